@@ -1,0 +1,63 @@
+//! Sizes and times, which depend on `--quick` alone.
+
+use std::time::Duration;
+
+/// Workers of a pool wherever the workload does not say otherwise.
+pub const WORKERS: usize = 2;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Whether `--quick` was given.
+    pub quick: bool,
+}
+
+impl Settings {
+    /// How often each system is sampled for a workload.
+    pub fn runs(&self) -> usize {
+        if self.quick { 3 } else { 7 }
+    }
+
+    /// Once the samples of one system for one workload took this long
+    /// together, no more are taken.
+    pub fn budget(&self) -> Duration {
+        Duration::from_secs(if self.quick { 1 } else { 20 })
+    }
+
+    /// Once everything together took this long, each system is sampled only once
+    /// for a workload, so that `--quick` ends in time on a busy machine too.
+    pub fn patience(&self) -> Duration {
+        if self.quick { Duration::from_secs(35) } else { Duration::MAX }
+    }
+
+    /// A sample that takes longer than this has failed.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(if self.quick { 10 } else { 400 })
+    }
+
+    /// A growth workload that would, going by the next smaller one, take
+    /// longer than this is skipped.
+    pub fn growth_limit(&self) -> Duration {
+        Duration::from_secs(240)
+    }
+
+    /// How long a sample repeats an operation to average over.
+    pub fn loop_time(&self) -> Duration {
+        Duration::from_millis(if self.quick { 60 } else { 250 })
+    }
+
+    /// Tasks in one round of `tiny_tasks`.
+    pub fn tiny_tasks(&self) -> u64 {
+        if self.quick { 5_000 } else { 50_000 }
+    }
+
+    /// Over how long `idle_cpu` watches.
+    pub fn idle_window(&self) -> Duration {
+        Duration::from_secs(if self.quick { 1 } else { 5 })
+    }
+
+    /// Workers of `cpu_bound`: the cores of the machine.
+    pub fn cores(&self) -> usize {
+        std::thread::available_parallelism().map_or(WORKERS, usize::from)
+    }
+}

@@ -1,0 +1,76 @@
+//! The systems that are compared.
+//!
+//! A system with worker pools implements [`Launcher`] and [`Pool`] and is listed
+//! as [`Pooled`]; then [`pooled`] measures every workload for it in the same way
+//! as for the others. A system of another kind (another language, bare system
+//! calls) implements [`System`] itself.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use crate::sample::Sample;
+use crate::settings::Settings;
+use crate::workload::Workload;
+
+pub mod ipc_channel;
+mod limit;
+// mod multiproc; // the systems multiproc, multiproc_forkserver, multiproc_fork
+mod pooled;
+mod procspawn;
+mod python;
+mod rayon;
+mod std_threads;
+
+pub use pooled::{Launcher, Pool, Pooled};
+
+/// Whether a system takes part in a workload.
+pub enum Part {
+    /// It does.
+    Takes,
+    /// It could, but does not for this reason, which is printed.
+    Skipped(&'static str),
+    /// The workload has no meaning for it.
+    None,
+}
+
+/// One of the things compared.
+pub trait System {
+    /// The name on the command line, in the table and in the JSON rows.
+    fn name(&self) -> &'static str;
+
+    /// A name that stands for this system and its siblings on the command line.
+    fn family(&self) -> &'static str {
+        self.name()
+    }
+
+    /// Finds out whether the system can run here; the error says why not.
+    fn probe(&self) -> Result<()>;
+
+    /// Environment variables for the processes that sample this system: what
+    /// [`System::probe`] found out and need not be found out each time.
+    fn sample_env(&self) -> Vec<(&'static str, OsString)> {
+        Vec::new()
+    }
+
+    /// Whether the system takes part in a workload.
+    fn part(&self, workload: Workload, settings: &Settings) -> Part;
+
+    /// Takes one sample, in the unit of the workload, all set-up and warm-up
+    /// included. It is called once per process, and must leave no process behind.
+    fn sample(&self, workload: Workload, settings: &Settings) -> Result<Sample>;
+}
+
+/// All systems.
+pub fn all() -> Vec<Box<dyn System>> {
+    let mut all: Vec<Box<dyn System>> = vec![
+        // Three times Box::new(Pooled(multiproc::...)) go here.
+        Box::new(Pooled(rayon::Rayon)),
+        Box::new(Pooled(std_threads::StdThreads)),
+        Box::new(Pooled(procspawn::ProcSpawn)),
+        Box::new(Pooled(ipc_channel::IpcChannel)),
+    ];
+    all.extend(python::all());
+    all.extend(limit::all());
+    all
+}

@@ -1,0 +1,73 @@
+//! Tuples of arguments.
+
+use super::bulk;
+use super::sink::{Reader, Sink};
+use super::value::{Data, NotDecoded, NotEncoded, decode_value, encode_value};
+
+/// The arguments of a call: a tuple of 0 to 12 values that are [`Data`].
+///
+/// A call with one argument takes a tuple of one, `(x,)`.
+pub trait Arguments: sealed::Encode {}
+
+impl<T: sealed::Encode> Arguments for T {}
+
+pub(crate) mod sealed {
+    use super::{NotDecoded, NotEncoded, Reader, Sink};
+
+    /// Encoding of argument tuples, each value by its own path.
+    #[allow(private_interfaces, reason = "sealed: nobody outside can call these")]
+    pub trait Encode: Sized + 'static {
+        fn encode(&self, sink: &mut impl Sink) -> Result<(), NotEncoded>;
+        fn decode(reader: &mut Reader<'_>) -> Result<Self, NotDecoded>;
+        /// The encoded length, if it is the same for every value of these types.
+        fn fixed_len() -> Option<usize>;
+        /// The encoded length of this value, if it is known without encoding.
+        fn known_len(&self) -> Option<usize>;
+    }
+}
+
+macro_rules! tuples {
+    ($($name:ident)*) => {
+        #[allow(private_interfaces, reason = "sealed: nobody outside can call these")]
+        impl<$($name: Data),*> sealed::Encode for ($($name,)*) {
+            #[inline]
+            #[allow(non_snake_case, unused_variables, reason = "one name for type and value")]
+            fn encode(&self, sink: &mut impl Sink) -> Result<(), NotEncoded> {
+                let ($($name,)*) = self;
+                $(encode_value($name, sink)?;)*
+                Ok(())
+            }
+
+            #[inline]
+            #[allow(unused_variables, clippy::unused_unit, reason = "the empty tuple")]
+            fn decode(reader: &mut Reader<'_>) -> Result<Self, NotDecoded> {
+                Ok(($(decode_value::<$name>(reader)?,)*))
+            }
+
+            #[inline]
+            fn fixed_len() -> Option<usize> {
+                Some(0 $(+ bulk::fixed_len::<$name>()?)*)
+            }
+
+            #[allow(non_snake_case, reason = "one name for type and value")]
+            fn known_len(&self) -> Option<usize> {
+                let ($($name,)*) = self;
+                Some(0 $(+ bulk::len($name)?)*)
+            }
+        }
+    };
+}
+
+tuples!();
+tuples!(A);
+tuples!(A B);
+tuples!(A B C);
+tuples!(A B C D);
+tuples!(A B C D E);
+tuples!(A B C D E F);
+tuples!(A B C D E F G);
+tuples!(A B C D E F G H);
+tuples!(A B C D E F G H I);
+tuples!(A B C D E F G H I J);
+tuples!(A B C D E F G H I J K);
+tuples!(A B C D E F G H I J K L);

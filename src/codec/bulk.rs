@@ -1,0 +1,122 @@
+//! The types that are copied as they are: numbers, and vectors of them.
+
+use super::sink::{Reader, Sink};
+use bytemuck::Pod;
+use std::any::{Any, TypeId};
+
+/// Runs the body with `$n` naming each number type in turn. The comparison of type ids in the
+/// body is decided when `T` is known, so only the branch for `T` is left in the program.
+macro_rules! for_each_number {
+    ($n:ident => $body:block) => {
+        for_each_number!(@ $n $body u64 i64 f64 u32 i32 f32 u8 i8 u16 i16 u128 i128 usize isize)
+    };
+    (@ $n:ident $body:block $($number:ty)*) => {$({
+        type $n = $number;
+        $body
+    })*};
+}
+
+fn is<T: 'static, U: 'static>() -> bool {
+    TypeId::of::<T>() == TypeId::of::<U>()
+}
+
+/// Encodes `value` if its type is a bulk type: `None` if it is not, else whether it fitted.
+#[inline]
+pub(super) fn put<T: 'static>(value: &T, sink: &mut impl Sink) -> Option<bool> {
+    for_each_number!(N => {
+        if is::<T, N>() && let Some(number) = (value as &dyn Any).downcast_ref::<N>() {
+            return Some(sink.put(bytemuck::bytes_of(number)));
+        }
+        if is::<T, Vec<N>>() && let Some(all) = (value as &dyn Any).downcast_ref::<Vec<N>>() {
+            let header = sink.put(&(all.len() as u64).to_ne_bytes());
+            return Some(header && sink.put(bytemuck::cast_slice(all)));
+        }
+    });
+    None
+}
+
+/// The encoded length of every `T`, if `T` is a number.
+#[inline]
+pub(super) fn fixed_len<T: 'static>() -> Option<usize> {
+    for_each_number!(N => {
+        if is::<T, N>() {
+            return Some(size_of::<N>());
+        }
+    });
+    None
+}
+
+/// The encoded length of a bulk value, without encoding it.
+#[inline]
+pub(super) fn len<T: 'static>(value: &T) -> Option<usize> {
+    for_each_number!(N => {
+        if is::<T, N>() {
+            return Some(size_of::<N>());
+        }
+        if is::<T, Vec<N>>() && let Some(all) = (value as &dyn Any).downcast_ref::<Vec<N>>() {
+            return Some(8 + size_of_val(all.as_slice()));
+        }
+    });
+    None
+}
+
+/// Decodes a `T` if it is a bulk type: `None` if it is not, else the value if the bytes were
+/// there.
+#[inline]
+pub(super) fn take<T: 'static>(reader: &mut Reader<'_>) -> Option<Option<T>> {
+    let mut value: Option<T> = None;
+    for_each_number!(N => {
+        if is::<T, N>() && let Some(slot) = (&mut value as &mut dyn Any).downcast_mut::<Option<N>>() {
+            *slot = reader.take(size_of::<N>()).map(bytemuck::pod_read_unaligned);
+            return Some(value);
+        }
+        if is::<T, Vec<N>>()
+            && let Some(slot) = (&mut value as &mut dyn Any).downcast_mut::<Option<Vec<N>>>()
+        {
+            *slot = take_vec(reader);
+            return Some(value);
+        }
+    });
+    None
+}
+
+fn take_vec<N: Pod>(reader: &mut Reader<'_>) -> Option<Vec<N>> {
+    let header: u64 = reader.take(8).map(bytemuck::pod_read_unaligned)?;
+    let count = usize::try_from(header).ok()?;
+    // The bytes are there before memory is reserved for them.
+    let bytes = reader.take(count.checked_mul(size_of::<N>())?)?;
+    let mut all = bytemuck::zeroed_vec(count);
+    bytemuck::cast_slice_mut(&mut all).copy_from_slice(bytes);
+    Some(all)
+}
+
+/// Decodes a bulk vector out of `len` bytes that are reached by copying only; `None` if `T` is
+/// none.
+pub(super) fn take_copied<T: 'static>(
+    len: usize,
+    copy: &dyn Fn(usize, &mut [u8]),
+) -> Option<Option<T>> {
+    let mut value: Option<T> = None;
+    for_each_number!(N => {
+        if is::<T, Vec<N>>()
+            && let Some(slot) = (&mut value as &mut dyn Any).downcast_mut::<Option<Vec<N>>>()
+        {
+            *slot = copy_vec(len, copy);
+            return Some(value);
+        }
+    });
+    None
+}
+
+fn copy_vec<N: Pod>(len: usize, copy: &dyn Fn(usize, &mut [u8])) -> Option<Vec<N>> {
+    let body = len.checked_sub(8)?;
+    let mut header = [0; 8];
+    copy(0, &mut header);
+    let count = usize::try_from(u64::from_ne_bytes(header)).ok()?;
+    if count.checked_mul(size_of::<N>())? != body {
+        return None;
+    }
+    let mut all = bytemuck::zeroed_vec(count);
+    copy(header.len(), bytemuck::cast_slice_mut(&mut all));
+    Some(all)
+}

@@ -1,0 +1,18 @@
+//! Values to bytes and back.
+//!
+//! postcard does the general work. Its varints cost some nanoseconds a number, so numbers, and
+//! vectors of numbers and bytes, take a path of their own: a plain copy at fixed width, in the
+//! machine's byte order, because both sides run the same build on the same machine. Which path a
+//! type takes is decided by its type alone, on both sides alike.
+
+mod arguments;
+mod bulk;
+pub(crate) mod items;
+mod sink;
+mod value;
+
+pub use arguments::Arguments;
+pub(crate) use arguments::sealed::Encode;
+pub use sink::Reader;
+pub use value::Data;
+pub(crate) use value::{Emitted, NotEncoded, decode_block, decode_value, encode_value};

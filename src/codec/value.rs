@@ -1,0 +1,217 @@
+//! One value.
+
+use super::bulk;
+use super::sink::{Counter, Into, Reader, Sink, SliceSink};
+use crate::error::Kind;
+use crate::wire::control::Failure;
+use crate::wire::worker_link::{Emit, Fill};
+use crate::{Error, Execution};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::any::type_name;
+
+/// A value that can travel to another process: an argument, a result, or a part of one.
+///
+/// Every type that serde can serialise and deserialise, and that borrows nothing, is `Data`; there
+/// is nothing to implement. The encoding is compact and not self-describing, so types that need
+/// to be told what they are by the format (`#[serde(untagged)]`, `#[serde(flatten)]`,
+/// `serde_json::Value`) cannot be decoded; that is an error of the task, not a panic.
+///
+/// Vectors of numbers and bytes are copied as they are. A `Vec<u8>` inside another type goes byte
+/// by byte unless it is marked with the `serde_bytes` crate.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot travel to another process",
+    label = "needs `Serialize`, `DeserializeOwned` and `'static`",
+    note = "derive it: `#[derive(serde::Serialize, serde::Deserialize)]`",
+    note = "a borrowed value cannot travel: pass an owned one (`String` instead of `&str`)"
+)]
+pub trait Data: Serialize + DeserializeOwned + 'static {}
+
+impl<T: Serialize + DeserializeOwned + 'static> Data for T {}
+
+/// Why a value could not be encoded.
+#[derive(Debug)]
+pub(crate) enum NotEncoded {
+    /// The sink is full.
+    Full,
+    /// The value's own serialisation failed; the text names the type.
+    Refused(String),
+}
+
+/// Why bytes could not be decoded; the text names the type.
+#[derive(Debug)]
+pub(crate) struct NotDecoded(pub(crate) String);
+
+impl Error {
+    /// The error for arguments that could not be encoded.
+    pub(crate) fn arguments(error: NotEncoded) -> Self {
+        let what = match error {
+            NotEncoded::Refused(what) => what,
+            NotEncoded::Full => "they are too large".to_owned(),
+        };
+        let kind = Kind::Encode(Execution::NotStarted);
+        Self::new(kind, format!("the arguments could not be encoded: {what}"))
+    }
+
+    /// The error for a result that could not be decoded.
+    pub(crate) fn result(NotDecoded(what): NotDecoded) -> Self {
+        let kind = Kind::Decode(Execution::Failed);
+        Self::new(
+            kind,
+            format!("the function returned, but its value could not be decoded: {what}"),
+        )
+    }
+}
+
+impl From<NotDecoded> for Failure {
+    fn from(NotDecoded(what): NotDecoded) -> Self {
+        Self::Decode(what)
+    }
+}
+
+/// Encodes a value.
+#[inline]
+pub(crate) fn encode_value<T: Data>(value: &T, sink: &mut impl Sink) -> Result<(), NotEncoded> {
+    match bulk::put(value, sink) {
+        Some(true) => Ok(()),
+        Some(false) => Err(NotEncoded::Full),
+        None => match postcard::serialize_with_flavor(value, Into(sink)) {
+            Ok(()) => Ok(()),
+            Err(postcard::Error::SerializeBufferFull) => Err(NotEncoded::Full),
+            Err(error) => Err(NotEncoded::Refused(format!("a {}: {error}", type_name::<T>()))),
+        },
+    }
+}
+
+/// Decodes a value from the start of the bytes.
+#[inline]
+pub(crate) fn decode_value<T: Data>(reader: &mut Reader<'_>) -> Result<T, NotDecoded> {
+    match bulk::take(reader) {
+        Some(Some(value)) => Ok(value),
+        Some(None) => Err(NotDecoded(format!("a {}: the bytes end early", type_name::<T>()))),
+        None => match postcard::take_from_bytes(reader.0) {
+            Ok((value, rest)) => {
+                reader.0 = rest;
+                Ok(value)
+            }
+            Err(error) => Err(NotDecoded(format!("a {}: {error}", type_name::<T>()))),
+        },
+    }
+}
+
+/// Decodes a value from `len` hostile bytes, which are only ever copied out. A vector of numbers
+/// is copied once, straight to where it will be.
+pub(crate) fn decode_block<T: Data>(
+    len: usize,
+    copy: &dyn Fn(usize, &mut [u8]),
+) -> Result<T, NotDecoded> {
+    match bulk::take_copied(len, copy) {
+        Some(Some(value)) => Ok(value),
+        Some(None) => Err(NotDecoded(format!("a {}: a wrong length", type_name::<T>()))),
+        None => {
+            let mut bytes = vec![0; len];
+            copy(0, &mut bytes);
+            decode_value(&mut Reader(&bytes))
+        }
+    }
+}
+
+/// A value on its way into a result ring or block.
+#[derive(Debug)]
+pub(crate) struct Emitted<'a, T>(pub(crate) &'a T);
+
+impl<T: Data> Emit for Emitted<'_, T> {
+    fn known_len(&self) -> Option<usize> {
+        bulk::len(self.0)
+    }
+
+    fn measure(&self) -> Result<usize, Failure> {
+        let mut counter = Counter::default();
+        match encode_value(self.0, &mut counter) {
+            Ok(()) => Ok(counter.0),
+            Err(NotEncoded::Refused(what)) => Err(Failure::Encode(what)),
+            Err(NotEncoded::Full) => Err(Failure::Encode("a counter is never full".to_owned())),
+        }
+    }
+
+    fn fill(&self, space: &mut [u8]) -> Result<usize, Fill> {
+        let mut sink = SliceSink::new(space);
+        match encode_value(self.0, &mut sink) {
+            Ok(()) => Ok(sink.used()),
+            Err(NotEncoded::Full) => Err(Fill::Full),
+            Err(NotEncoded::Refused(what)) => Err(Fill::Failed(Failure::Encode(what))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn there_and_back<T: Data>(value: &T) -> T {
+        let mut bytes = Vec::new();
+        encode_value(value, &mut bytes).expect("encode");
+        let copied = decode_block::<T>(bytes.len(), &|at, target| {
+            target.copy_from_slice(&bytes[at..at + target.len()]);
+        });
+        assert_eq!(format!("{:?}", copied.is_ok()), "true");
+        let mut reader = Reader(&bytes);
+        let value = decode_value(&mut reader).expect("decode");
+        assert!(reader.0.is_empty(), "all bytes are used");
+        value
+    }
+
+    proptest! {
+        #[test]
+        fn values_come_back_as_they_went(
+            a in any::<u64>(), b in any::<f32>(), c in any::<Vec<u8>>(), d in any::<Vec<i64>>(),
+            e in any::<String>(), f in any::<BTreeMap<u32, Option<String>>>(), g in any::<u128>(),
+        ) {
+            prop_assert_eq!(there_and_back(&a), a);
+            prop_assert_eq!(there_and_back(&b).to_bits(), b.to_bits());
+            prop_assert_eq!(there_and_back(&c), c);
+            prop_assert_eq!(there_and_back(&d), d);
+            prop_assert_eq!(there_and_back(&e), e);
+            prop_assert_eq!(there_and_back(&f), f);
+            prop_assert_eq!(there_and_back(&g), g);
+        }
+
+        #[test]
+        fn garbage_is_an_error_and_reserves_no_memory(bytes in any::<Vec<u8>>()) {
+            let _ = decode_value::<Vec<f64>>(&mut Reader(&bytes));
+            let _ = decode_value::<Vec<String>>(&mut Reader(&bytes));
+            let _ = decode_value::<BTreeMap<u8, Vec<u16>>>(&mut Reader(&bytes));
+        }
+    }
+
+    #[test]
+    fn a_vector_length_that_lies_is_an_error() {
+        let mut bytes = u64::MAX.to_ne_bytes().to_vec();
+        bytes.extend([0; 16]);
+        assert!(decode_value::<Vec<u64>>(&mut Reader(&bytes)).is_err());
+        let copy =
+            |at: usize, target: &mut [u8]| target.copy_from_slice(&bytes[at..at + target.len()]);
+        assert!(decode_block::<Vec<u64>>(bytes.len(), &copy).is_err());
+    }
+
+    #[test]
+    fn a_value_that_refuses_to_be_encoded_is_named() {
+        struct Stubborn;
+        impl Serialize for Stubborn {
+            fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                Err(serde::ser::Error::custom("no"))
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for Stubborn {
+            fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+                Err(serde::de::Error::custom("no"))
+            }
+        }
+        let Err(NotEncoded::Refused(what)) = encode_value(&Stubborn, &mut Vec::new()) else {
+            panic!("it was encoded");
+        };
+        assert!(what.contains("Stubborn"), "{what}");
+    }
+}

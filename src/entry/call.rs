@@ -1,0 +1,334 @@
+//! Entries: the monomorphised functions whose offsets travel.
+
+use super::function::{Fallible, Function};
+use super::panics::catch;
+use crate::codec::{Data, Emitted, Encode, NotEncoded, Reader, items};
+use crate::codec::{decode_value, encode_value};
+use crate::sys::image;
+use crate::wire::control::Failure;
+use crate::wire::worker_link::{Inbox, Outbox, Running};
+use crate::{Error, Result};
+use std::any::{Any, type_name};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+/// Runs the claimed items of a frame.
+type FrameFn = fn(&mut Inbox, &mut Outbox, &mut Running);
+/// Calls a function once with encoded arguments and returns its encoded result.
+type ValueFn = fn(&[u8]) -> std::result::Result<Vec<u8>, Failure>;
+/// Calls a function without arguments or result.
+type PlainFn = fn();
+
+/// The offset of a function that runs frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrameEntry(pub(crate) u64);
+/// The offset of a function that is called once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ValueEntry(pub(crate) u64);
+/// The offset of a function without arguments or result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlainEntry(pub(crate) u64);
+
+/// The entry that runs items with `F`.
+pub(crate) fn frame_entry<F, A>() -> Result<FrameEntry>
+where
+    F: Function<A, Output: Data>,
+    A: Encode,
+{
+    const { assert_captures_nothing::<F>() };
+    offset_of::<F>(run_items::<F, A> as FrameFn as usize).map(FrameEntry)
+}
+
+/// The entry that runs items with `F` and a context that stands before them.
+pub(crate) fn context_entry<F, C, T, R>() -> Result<FrameEntry>
+where
+    F: Fn(&C, T) -> R + Copy + Send + Sync + 'static,
+    C: Data,
+    T: Data,
+    R: Data,
+{
+    const { assert_captures_nothing::<F>() };
+    offset_of::<F>(run_items_with::<F, C, T, R> as FrameFn as usize).map(FrameEntry)
+}
+
+/// The entry that calls `F` once and returns its value.
+pub(crate) fn value_entry<F, A>() -> Result<ValueEntry>
+where
+    F: Function<A, Output: Data>,
+    A: Encode,
+{
+    const { assert_captures_nothing::<F>() };
+    offset_of::<F>(call_once::<F, A> as ValueFn as usize).map(ValueEntry)
+}
+
+/// The entry that calls `F` once and reports only whether it failed.
+pub(crate) fn fallible_entry<F, A>() -> Result<ValueEntry>
+where
+    F: Function<A, Output: Fallible>,
+    A: Encode,
+{
+    const { assert_captures_nothing::<F>() };
+    offset_of::<F>(call_fallible::<F, A> as ValueFn as usize).map(ValueEntry)
+}
+
+/// The entry that calls `F` for its effects.
+pub(crate) fn plain_entry<F: Function<(), Output = ()>>() -> Result<PlainEntry> {
+    const { assert_captures_nothing::<F>() };
+    offset_of::<F>(call_plainly::<F> as PlainFn as usize).map(PlainEntry)
+}
+
+const fn assert_captures_nothing<F>() {
+    assert!(
+        size_of::<F>() == 0,
+        "multiproc: this closure captures variables, or is a function pointer, and so cannot be \
+         called in another process. Pass the captured data as an argument, use `map_with` for \
+         data that all items share, name the function itself instead of a pointer to it, or use \
+         `Process` with `StartMethod::Fork`, which takes any closure"
+    );
+}
+
+fn offset_of<F>(address: usize) -> Result<u64> {
+    image::current().offset_of(address).ok_or_else(|| {
+        Error::invalid(format!(
+            "the function {} lives in a shared library, not in the program's executable: another \
+             process may not have it at the same place. Call it through a function of the program",
+            type_name::<F>()
+        ))
+    })
+}
+
+/// Makes the one value of a type without data.
+fn conjure<F: Copy + 'static>() -> F {
+    const { assert_captures_nothing::<F>() };
+    // SAFETY: `F` has size 0 (asserted above), so the read touches no memory. A value of it
+    // existed: the parent was given one to name the entry. It is `Copy`, so a second one breaks
+    // no ownership, and `Function` requires `Send + Sync`.
+    unsafe { NonNull::<F>::dangling().read() }
+}
+
+fn run_items<F, A>(inbox: &mut Inbox, outbox: &mut Outbox, running: &mut Running)
+where
+    F: Function<A, Output: Data>,
+    A: Encode,
+{
+    let descriptor = running.descriptor;
+    let mut reader = match inbox.payload(outbox, &descriptor) {
+        Ok(bytes) => Reader(bytes),
+        Err(error) => return fail_all(outbox, running, &Failure::Other(error.to_string())),
+    };
+    items::skip::<A>(&mut reader, descriptor.first);
+    let function = conjure::<F>();
+    run_each(outbox, running, &mut reader, |arguments: A| function.call(arguments));
+}
+
+fn run_items_with<F, C, T, R>(inbox: &mut Inbox, outbox: &mut Outbox, running: &mut Running)
+where
+    F: Fn(&C, T) -> R + Copy + Send + Sync + 'static,
+    C: Data,
+    T: Data,
+    R: Data,
+{
+    let descriptor = running.descriptor;
+    let context = match context::<C>(inbox, outbox, running) {
+        Ok(context) => context,
+        Err(failure) => return fail_all(outbox, running, &failure),
+    };
+    let mut reader = match inbox.payload(outbox, &descriptor) {
+        Ok(bytes) => Reader(bytes),
+        Err(error) => return fail_all(outbox, running, &Failure::Other(error.to_string())),
+    };
+    let _ = ContextHeader::read(&mut reader);
+    items::skip::<(T,)>(&mut reader, descriptor.first);
+    let function = conjure::<F>();
+    run_each(outbox, running, &mut reader, |(item,): (T,)| function(&context, item));
+}
+
+/// Runs the item that is claimed, and those that can still be claimed.
+#[inline]
+fn run_each<A: Encode, R: Data>(
+    outbox: &mut Outbox,
+    running: &mut Running,
+    reader: &mut Reader<'_>,
+    function: impl Fn(A) -> R,
+) {
+    loop {
+        let mut emitted = false;
+        let outcome = catch(|| {
+            let mut item = items::next::<A>(reader).ok_or_else(missing)?;
+            let arguments = A::decode(&mut item)?;
+            let value = function(arguments);
+            outbox.emit(running, &Emitted(&value))?;
+            emitted = true;
+            Ok(())
+        });
+        // A panic in the drop of a value that is on its way changes nothing for its receiver.
+        if let Err(failure) = outcome.and_then(|outcome| outcome)
+            && !emitted
+        {
+            outbox.fail(running, &failure);
+        }
+        if !outbox.claim(running) {
+            break;
+        }
+    }
+    outbox.flush();
+}
+
+fn fail_all(outbox: &mut Outbox, running: &mut Running, failure: &Failure) {
+    loop {
+        outbox.fail(running, failure);
+        if !outbox.claim(running) {
+            break;
+        }
+    }
+}
+
+fn call_once<F, A>(arguments: &[u8]) -> std::result::Result<Vec<u8>, Failure>
+where
+    F: Function<A, Output: Data>,
+    A: Encode,
+{
+    catch(|| {
+        let arguments = decode_all::<A>(arguments)?;
+        encode_all(&conjure::<F>().call(arguments))
+    })?
+}
+
+fn call_fallible<F, A>(arguments: &[u8]) -> std::result::Result<Vec<u8>, Failure>
+where
+    F: Function<A, Output: Fallible>,
+    A: Encode,
+{
+    catch(|| {
+        let arguments = decode_all::<A>(arguments)?;
+        match conjure::<F>().call(arguments).into_failure() {
+            None => Ok(Vec::new()),
+            Some(error) => Err(Failure::Other(error)),
+        }
+    })?
+}
+
+fn call_plainly<F: Function<(), Output = ()>>() {
+    conjure::<F>().call(());
+}
+
+fn missing() -> Failure {
+    Failure::Decode("arguments: the bytes end early".to_owned())
+}
+
+fn decode_all<A: Encode>(bytes: &[u8]) -> std::result::Result<A, Failure> {
+    Ok(A::decode(&mut Reader(bytes))?)
+}
+
+/// Encodes the value that a process returns.
+pub(crate) fn encode_all<R: Data>(value: &R) -> std::result::Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    match encode_value(value, &mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(NotEncoded::Refused(what)) => Err(Failure::Encode(what)),
+        Err(NotEncoded::Full) => Err(Failure::Encode("the value is too large".to_owned())),
+    }
+}
+
+/// What stands before the items of a frame with a context: which context, and where it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ContextHeader {
+    /// A number that no other context of this parent has; also the number of its block.
+    pub(crate) uid: u64,
+    /// The length of the encoded context.
+    pub(crate) len: u64,
+    /// Whether it is in a block; otherwise it follows the header.
+    pub(crate) in_block: bool,
+}
+
+impl ContextHeader {
+    pub(crate) fn write(self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.uid.to_ne_bytes());
+        bytes.extend_from_slice(&(self.len << 1 | u64::from(self.in_block)).to_ne_bytes());
+    }
+
+    /// Reads a header and skips the context, if that follows; returns both.
+    fn read<'a>(reader: &mut Reader<'a>) -> Option<(Self, &'a [u8])> {
+        let uid = reader.take(8).map(bytemuck::pod_read_unaligned)?;
+        let word: u64 = reader.take(8).map(bytemuck::pod_read_unaligned)?;
+        let header = Self { uid, len: word >> 1, in_block: word & 1 != 0 };
+        let inline = if header.in_block { 0 } else { header.len as usize };
+        Some((header, reader.take(inline)?))
+    }
+}
+
+thread_local! {
+    /// The contexts decoded last, by number.
+    static CONTEXTS: RefCell<VecDeque<(u64, Rc<dyn Any>)>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// The context of a frame: decoded once in this worker, then remembered.
+fn context<C: Data>(
+    inbox: &mut Inbox,
+    outbox: &Outbox,
+    running: &Running,
+) -> std::result::Result<Rc<C>, Failure> {
+    const REMEMBERED: usize = 4;
+    let other = |error: std::io::Error| Failure::Other(error.to_string());
+    let garbled = || Failure::Decode("the context: the bytes end early".to_owned());
+    let bytes = inbox.payload(outbox, &running.descriptor).map_err(other)?;
+    let (header, inline) = ContextHeader::read(&mut Reader(bytes)).ok_or_else(garbled)?;
+    let known = CONTEXTS.with_borrow(|contexts| {
+        contexts.iter().find(|(uid, _)| *uid == header.uid).map(|(_, context)| context.clone())
+    });
+    if let Some(context) = known.and_then(|context| context.downcast::<C>().ok()) {
+        return Ok(context);
+    }
+    let decoded = if header.in_block {
+        let bytes = inbox.block(outbox, header.uid, header.len as usize).map_err(other)?;
+        catch(|| decode_value::<C>(&mut Reader(bytes)))?
+    } else {
+        catch(|| decode_value::<C>(&mut Reader(inline)))?
+    };
+    let context = Rc::new(decoded?);
+    let dropped = CONTEXTS.with_borrow_mut(|contexts| {
+        contexts.push_back((header.uid, context.clone()));
+        if contexts.len() > REMEMBERED { contexts.pop_front() } else { None }
+    });
+    // Dropped outside the borrow: its drop is the user's code.
+    drop(dropped);
+    Ok(context)
+}
+
+/// Runs the claimed items of a frame that the parent posted.
+pub(crate) fn run_frame(inbox: &mut Inbox, outbox: &mut Outbox, running: &mut Running) {
+    match image::current().address_of(running.descriptor.entry) {
+        Some(address) => {
+            // SAFETY: the parent, which runs the same build (checked at hello), posted the offset
+            // of a `FrameFn` that it got from `frame_entry` or `context_entry`; workers cannot
+            // write to the task ring.
+            let entry = unsafe { std::mem::transmute::<usize, FrameFn>(address) };
+            entry(inbox, outbox, running);
+        }
+        None => fail_all(outbox, running, &no_code(running.descriptor.entry)),
+    }
+}
+
+/// Calls the function at an offset that `value_entry` or `fallible_entry` gave to the parent.
+pub(crate) fn call_value(entry: u64, arguments: &[u8]) -> std::result::Result<Vec<u8>, Failure> {
+    let address = image::current().address_of(entry).ok_or_else(|| no_code(entry))?;
+    // SAFETY: the parent, which runs the same build (checked at hello), sent the offset of a
+    // `ValueFn` in the setup message.
+    let entry = unsafe { std::mem::transmute::<usize, ValueFn>(address) };
+    entry(arguments)
+}
+
+/// Calls the function at an offset that `plain_entry` gave to the parent.
+pub(crate) fn call_plain(entry: u64) -> std::result::Result<(), Failure> {
+    let address = image::current().address_of(entry).ok_or_else(|| no_code(entry))?;
+    // SAFETY: the parent, which runs the same build (checked at hello), sent the offset of a
+    // `PlainFn` in the setup message.
+    let entry = unsafe { std::mem::transmute::<usize, PlainFn>(address) };
+    catch(entry)
+}
+
+fn no_code(entry: u64) -> Failure {
+    Failure::Other(format!("there is no code at offset {entry:#x} of this executable"))
+}

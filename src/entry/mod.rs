@@ -1,0 +1,21 @@
+//! Naming a function to another process, and entering a process that was started for one.
+//!
+//! A function item and a closure that captures nothing have no data: their type alone says which
+//! code to run. So the parent monomorphises a small function for the type, the *entry*, and sends
+//! its offset in the executable; the child runs the same executable and calls it there.
+
+mod call;
+mod function;
+mod hook;
+mod panics;
+pub(crate) mod registry;
+
+pub(crate) use call::{
+    ContextHeader, FrameEntry, PlainEntry, ValueEntry, call_plain, call_value, context_entry,
+    encode_all, fallible_entry, frame_entry, plain_entry, run_frame, value_entry,
+};
+pub use function::{Fallible, Function};
+pub use hook::init;
+pub(crate) use hook::{VARIABLE, depth, require_init, set_depth};
+pub(crate) use panics::{catch, install_hook};
+pub use registry::{TASKS, TaskInfo, tasks};

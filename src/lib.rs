@@ -1,0 +1,34 @@
+//! Run ordinary functions in other *processes* with the ease of a thread pool, and lose nothing
+//! when one of them dies.
+#![doc = include_str!("../docs/facade.md")]
+
+mod codec;
+mod entry;
+mod error;
+mod exit_status;
+mod pool;
+mod process;
+mod shm;
+mod start;
+mod sys;
+mod wire;
+
+pub use codec::{Arguments, Data};
+pub use entry::{Fallible, Function, TaskInfo, init, tasks};
+pub use error::{Error, Execution, PanicInfo, Result};
+pub use exit_status::ExitStatus;
+pub use multiproc_macros::task;
+pub use pool::{AsyncResult, Chunks, Imap, Pool, PoolBuilder, PoolStats, WorkerStats};
+pub use process::{
+    ActiveChild, CurrentProcess, ParentDeath, ParentProcess, Process, ProcessBuilder, Stdio,
+    active_children, available_parallelism, current_process, parent_process,
+};
+pub use start::{StartMethod, set_forkserver_preload, set_start_method, start_method};
+pub use sys::fork::ForkRisk;
+
+/// What the code that `#[multiproc::task]` writes needs to name.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::entry::{TASKS, TaskInfo};
+    pub use linkme;
+}

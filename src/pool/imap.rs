@@ -1,0 +1,231 @@
+use super::batch::Batch;
+use super::engine::Engine;
+use super::task::{Outcome, Sink, Task};
+use crate::codec::items;
+use crate::entry::FrameEntry;
+use crate::shm::results::MAX_ITEMS;
+use crate::sys::clock::Deadline;
+use crate::{Data, Error, Result};
+use std::collections::VecDeque;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// How many chunks a worker may be ahead of the reader.
+const WINDOW_PER_WORKER: usize = 4;
+
+/// The results of a lazy map, one by one; made by [`Pool::imap`](crate::Pool::imap) and
+/// [`Pool::imap_unordered`](crate::Pool::imap_unordered).
+///
+/// The input is read only as results are taken, and never further ahead than the window. Each item
+/// is a [`Result`]: an error of one does not end the others. Dropping the iterator cancels what
+/// has not begun.
+#[must_use = "nothing runs until results are asked for"]
+pub struct Imap<I, R> {
+    engine: Arc<Engine>,
+    entry: FrameEntry,
+    /// The input, until it ends.
+    input: Option<I>,
+    chunk: usize,
+    window: usize,
+    order: Order,
+    /// How many items were read, and how many results returned.
+    read: u64,
+    returned: u64,
+    ready: VecDeque<Result<R>>,
+    results: PhantomData<fn() -> R>,
+}
+
+/// What is on its way.
+enum Order {
+    /// A batch for each chunk, in order.
+    Input(VecDeque<Arc<Batch>>),
+    /// One batch for all.
+    Completion(Arc<Batch>),
+}
+
+impl<I, R> fmt::Debug for Imap<I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imap")
+            .field("read", &self.read)
+            .field("returned", &self.returned)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<I, R> Imap<I, R> {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        entry: FrameEntry,
+        input: I,
+        ordered: bool,
+        chunk: usize,
+    ) -> Self {
+        let order = if ordered {
+            Order::Input(VecDeque::new())
+        } else {
+            Order::Completion(engine.batch(None))
+        };
+        let window = engine.workers() * WINDOW_PER_WORKER * chunk;
+        Self {
+            engine,
+            entry,
+            input: Some(input),
+            chunk: chunk.min(MAX_ITEMS as usize),
+            window,
+            order,
+            read: 0,
+            returned: 0,
+            ready: VecDeque::new(),
+            results: PhantomData,
+        }
+    }
+
+    /// Sets how many items may be read beyond those whose results were taken; at least one chunk.
+    /// Four chunks a worker unless set.
+    pub fn window(mut self, items: usize) -> Self {
+        self.window = items.max(self.chunk);
+        self
+    }
+
+    /// How many items are read and not returned.
+    fn ahead(&self) -> u64 {
+        self.read - self.returned
+    }
+
+    /// A batch for a chunk that starts at the current item, and its index there.
+    fn sink(&mut self, count: u64) -> (Arc<Batch>, u64) {
+        let base = self.read;
+        self.read += count;
+        match &mut self.order {
+            Order::Completion(batch) => (batch.clone(), base),
+            Order::Input(batches) => {
+                let batch = self.engine.batch(Some(count));
+                batches.push_back(batch.clone());
+                (batch, 0)
+            }
+        }
+    }
+
+    fn submit(&mut self, bytes: Vec<u8>, count: u32) {
+        let (sink, base) = self.sink(count.into());
+        let submitted = self.engine.blocks.pack(bytes).and_then(|payload| {
+            self.engine.submit(Task {
+                entry: self.entry,
+                payload,
+                context: None,
+                first: 0,
+                end: count,
+                sink: sink.clone(),
+                base,
+                attempts: 0,
+            })
+        });
+        if let Err(error) = submitted {
+            // Nothing more can be run.
+            self.input = None;
+            sink.complete(base, count, Outcome::Failed(error));
+        }
+    }
+
+    fn fail_one(&mut self, error: Error) {
+        let (sink, base) = self.sink(1);
+        sink.complete(base, 1, Outcome::Failed(error));
+    }
+}
+
+impl<I: Iterator<Item = T>, T: Data, R: Data> Imap<I, R> {
+    /// Reads the input up to the window.
+    fn fill(&mut self) {
+        while self.input.is_some() && (self.ahead() as usize) < self.window {
+            let mut bytes = Vec::new();
+            let mut count = 0;
+            let mut refused = None;
+            while (count as usize) < self.chunk
+                && let Some(input) = &mut self.input
+            {
+                let Some(item) = input.next() else {
+                    self.input = None;
+                    break;
+                };
+                match items::push(&(item,), &mut bytes) {
+                    Ok(()) => count += 1,
+                    Err(error) => {
+                        refused = Some(Error::arguments(error));
+                        break;
+                    }
+                }
+            }
+            if count > 0 {
+                self.submit(bytes, count);
+            }
+            if let Some(error) = refused {
+                self.fail_one(error);
+            }
+        }
+    }
+
+    /// Waits for more results; false if there will be none.
+    fn wait(&mut self) -> bool {
+        if self.ahead() == 0 {
+            return false;
+        }
+        let parts = match &mut self.order {
+            Order::Input(batches) => {
+                let Some(batch) = batches.pop_front() else {
+                    return false;
+                };
+                self.engine.wait_for(&batch, Deadline::NEVER);
+                batch.take().unwrap_or_default()
+            }
+            Order::Completion(batch) => {
+                let wanted = self.returned + 1;
+                self.engine.wait(
+                    Deadline::NEVER,
+                    || batch.done() >= wanted,
+                    |deadline| batch.sleep_until_done(wanted, deadline),
+                );
+                Arc::new(batch.take_arrived())
+            }
+        };
+        for part in parts.iter() {
+            part.decode_into(|result| self.ready.push_back(result));
+        }
+        self.returned += self.ready.len() as u64;
+        true
+    }
+}
+
+impl<I: Iterator<Item = T>, T: Data, R: Data> Iterator for Imap<I, R> {
+    type Item = Result<R>;
+
+    fn next(&mut self) -> Option<Result<R>> {
+        loop {
+            self.fill();
+            if let Some(result) = self.ready.pop_front() {
+                return Some(result);
+            }
+            if !self.wait() {
+                return None;
+            }
+        }
+    }
+}
+
+impl<I, R> Drop for Imap<I, R> {
+    fn drop(&mut self) {
+        if self.ahead() == 0 {
+            return;
+        }
+        match &self.order {
+            Order::Completion(batch) => {
+                drop(self.engine.cancel(&(batch.clone() as Arc<dyn Sink>), false))
+            }
+            Order::Input(batches) => {
+                for batch in batches.iter().filter(|batch| !batch.is_finished()) {
+                    self.engine.cancel(&(batch.clone() as Arc<dyn Sink>), false);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Memory shared with another process.
+//!
+//! `README.md` in this folder explains the protocols. This layer decides who may touch which
+//! byte, and when; nothing above it needs `unsafe` to use shared memory.
+
+pub(crate) mod atomic;
+pub(crate) mod block;
+pub(crate) mod board;
+pub(crate) mod bytes;
+pub(crate) mod claim;
+pub(crate) mod park;
+pub(crate) mod results;
+pub(crate) mod segment;
+pub(crate) mod tasks;

@@ -1,0 +1,188 @@
+//! A mapping seen as words and byte ranges.
+
+use crate::sys::memfd;
+use crate::sys::mmap::Mapping;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// Mapped memory that another process may map too.
+///
+/// Words are accessed as atomics. Bytes that another process could change at any moment are only
+/// ever copied out ([`Segment::copy_out`]). Slices exist only where a protocol gives one side the
+/// range for a time; that is what the `unsafe` methods ask their caller to show.
+#[derive(Debug)]
+pub(crate) struct Segment(Mapping);
+
+impl Segment {
+    /// Creates a sealed memfd of `len` bytes and maps it for reading and writing.
+    pub(crate) fn create(name: &str, len: usize) -> io::Result<(Self, OwnedFd)> {
+        let fd = memfd::create(name, len)?;
+        let mapping = Mapping::read_write(&fd, len)?;
+        Ok((Self(mapping), fd))
+    }
+
+    /// Maps the first `len` bytes of a memfd that the other process made, after checking that it
+    /// cannot shrink.
+    pub(crate) fn open(fd: &OwnedFd, len: usize, writable: bool) -> io::Result<Self> {
+        Ok(Self(if writable {
+            Mapping::read_write(fd, len)?
+        } else {
+            Mapping::read_only(fd, len)?
+        }))
+    }
+
+    /// The length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The 32-bit word at byte `at`.
+    pub(crate) fn word32(&self, at: usize) -> &AtomicU32 {
+        let address = self.address(at, 4);
+        debug_assert!(address.cast::<u32>().is_aligned());
+        // SAFETY: the word is inside the mapping (checked by `address`), aligned (callers use
+        // constant, aligned offsets from the page-aligned start), and lives as long as `self`.
+        // All processes access it atomically.
+        unsafe { AtomicU32::from_ptr(address.cast()) }
+    }
+
+    /// The 64-bit word at byte `at`.
+    pub(crate) fn word64(&self, at: usize) -> &AtomicU64 {
+        let address = self.address(at, 8);
+        debug_assert!(address.cast::<u64>().is_aligned());
+        // SAFETY: as for `word32`.
+        unsafe { AtomicU64::from_ptr(address.cast()) }
+    }
+
+    /// Copies bytes out that another process may be changing meanwhile: the result is some mix of
+    /// old and new, never undefined.
+    ///
+    /// # Panics
+    /// If the range is not inside the segment; callers check untrusted positions first.
+    pub(crate) fn copy_out(&self, at: usize, target: &mut [u8]) {
+        if target.is_empty() {
+            return;
+        }
+        let source = self.address(at, target.len());
+        // SAFETY: the source range was checked by `address`; the target is an exclusive slice of
+        // private memory, so the two do not overlap.
+        unsafe { copy_racy(source, target) };
+    }
+
+    /// The bytes of a range that nobody writes to.
+    ///
+    /// # Safety
+    /// No process writes to the range while the slice lives.
+    pub(crate) unsafe fn bytes(&self, at: usize, len: usize) -> &[u8] {
+        let start = self.address(at, len);
+        // SAFETY: in bounds (checked by `address`), and the caller excludes writers.
+        unsafe { std::slice::from_raw_parts(start, len) }
+    }
+
+    /// The bytes of a range that the caller has for itself.
+    ///
+    /// # Safety
+    /// The mapping is writable, and until the slice ends no other reference to the range exists
+    /// in this process and no other process touches it.
+    #[allow(clippy::mut_from_ref, reason = "exclusivity is the caller's to show")]
+    pub(crate) unsafe fn bytes_mut(&self, at: usize, len: usize) -> &mut [u8] {
+        let start = self.address(at, len);
+        // SAFETY: in bounds (checked by `address`), and the caller has the range for itself.
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
+    }
+
+    fn address(&self, at: usize, len: usize) -> *mut u8 {
+        let end = at.checked_add(len);
+        assert!(end.is_some_and(|end| end <= self.0.len()), "a range outside the segment");
+        // SAFETY: `at` is at most the length of the mapping, checked just above.
+        unsafe { self.0.start().add(at) }.as_ptr()
+    }
+}
+
+/// Copies memory that may change under the copy, without a data race in Rust's sense.
+///
+/// # Safety
+/// `source` is readable for `target.len()` bytes and does not overlap `target`.
+#[cfg(target_arch = "x86_64")]
+unsafe fn copy_racy(source: *const u8, target: &mut [u8]) {
+    /// Below this the string instruction's start-up costs more than it saves.
+    const LONG: usize = 256;
+    if target.len() < LONG {
+        // SAFETY: passed on from the caller.
+        return unsafe { copy_by_words(source, target) };
+    }
+    // SAFETY: to the compiler the asm block is opaque: it may read anything from `source` and
+    // writes exactly `target`, which is exclusive. The direction flag is clear by the ABI.
+    unsafe {
+        std::arch::asm!(
+            "rep movsb",
+            inout("rcx") target.len() => _,
+            inout("rsi") source => _,
+            inout("rdi") target.as_mut_ptr() => _,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// Copies memory that may change under the copy, without a data race in Rust's sense.
+///
+/// # Safety
+/// `source` is readable for `target.len()` bytes and does not overlap `target`.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn copy_racy(source: *const u8, target: &mut [u8]) {
+    // SAFETY: passed on from the caller.
+    unsafe { copy_by_words(source, target) };
+}
+
+/// Copies by relaxed atomic loads, words where the source is aligned.
+///
+/// # Safety
+/// As for `copy_racy`.
+unsafe fn copy_by_words(source: *const u8, target: &mut [u8]) {
+    let mut done = 0;
+    if source.cast::<u64>().is_aligned() {
+        for chunk in target.chunks_exact_mut(8) {
+            // SAFETY: `done + 8` is within the length that the caller vouches for, and the
+            // address is aligned, being a multiple of 8 from an aligned one.
+            let word = unsafe { AtomicU64::from_ptr(source.add(done).cast_mut().cast()) };
+            // Relaxed: ordering comes from the position words of the protocol.
+            chunk.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+            done += 8;
+        }
+    }
+    for (index, byte) in target.iter_mut().enumerate().skip(done) {
+        // SAFETY: `index` is within the length that the caller vouches for.
+        let source = unsafe { AtomicU8::from_ptr(source.add(index).cast_mut()) };
+        *byte = source.load(Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_of_every_length_and_alignment_are_exact() {
+        let (segment, _fd) = Segment::create("test", 4096).expect("segment");
+        // SAFETY: the only reference into a segment that this test alone maps.
+        let bytes = unsafe { segment.bytes_mut(0, 4096) };
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = (index % 251) as u8;
+        }
+        for at in 0..9 {
+            for len in (0..40).chain(250..270).chain([1000]) {
+                let mut copy = vec![0; len];
+                segment.copy_out(at, &mut copy);
+                assert!(copy.iter().enumerate().all(|(i, &b)| b == ((at + i) % 251) as u8));
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "outside the segment")]
+    fn a_range_outside_is_refused() {
+        let (segment, _fd) = Segment::create("test", 4096).expect("segment");
+        segment.copy_out(4090, &mut [0; 7]);
+    }
+}

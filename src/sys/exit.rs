@@ -1,0 +1,36 @@
+//! Ending this process.
+
+use std::io::Write;
+
+/// Flushes stdout and stderr, Rust's and C's, so that nothing a child printed is lost.
+pub(crate) fn flush_output() {
+    let _ = std::io::stdout().flush();
+    let _ = std::io::stderr().flush();
+    // SAFETY: fflush(NULL) flushes every open C output stream; it takes no pointer of ours.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
+}
+
+/// Ends a process image of its own: C exit handlers run.
+pub(crate) fn exit(code: i32) -> ! {
+    flush_output();
+    std::process::exit(code)
+}
+
+/// Ends a forked child: the exit handlers that it inherited are its parent's and do not run.
+pub(crate) fn exit_forked(code: i32) -> ! {
+    flush_output();
+    exit_now(code)
+}
+
+/// Ends this process at once; nothing is flushed and no handler runs.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Runs `handler` when this process returns from `main` or calls `exit`.
+pub(crate) fn at_exit(handler: extern "C" fn()) {
+    // SAFETY: `handler` is a function of this image, which is never unloaded. If the table is
+    // full the handler does not run; children then end with their lifeline.
+    unsafe { libc::atexit(handler) };
+}

@@ -1,0 +1,71 @@
+//! Descriptors that must not leak into forked children.
+//!
+//! Exec closes what is close-on-exec; a fork without exec keeps everything. The parent's ends of
+//! sockets and of the lifeline are registered here, so that a forked child can neutralise them.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
+
+static INTERNAL: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+
+/// An owned descriptor that forked children lose.
+#[derive(Debug)]
+pub(crate) struct InternalFd(Option<OwnedFd>);
+
+impl InternalFd {
+    /// Takes ownership of `fd` and registers it.
+    pub(crate) fn new(fd: OwnedFd) -> Self {
+        let mut registry = INTERNAL.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.insert(fd.as_raw_fd());
+        Self(Some(fd))
+    }
+}
+
+impl AsFd for InternalFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // Only `drop` takes the descriptor out.
+        self.0.as_ref().expect("an internal descriptor is there until it is dropped").as_fd()
+    }
+}
+
+impl Drop for InternalFd {
+    fn drop(&mut self) {
+        let mut registry = INTERNAL.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fd) = self.0.take() {
+            registry.remove(&fd.as_raw_fd());
+            // Closed while the registry is locked: the number cannot be reused by a new
+            // descriptor that a fork in between would take for this one.
+            drop(fd);
+        }
+    }
+}
+
+/// Replaces every internal descriptor of a freshly forked child by one of `/dev/null`.
+///
+/// They are not closed: objects inherited from the parent still own the numbers and close them
+/// when they are dropped.
+pub(crate) fn neutralise_after_fork() {
+    let Ok(null) = File::open("/dev/null") else {
+        return;
+    };
+    // The child has one thread; a lock held by another thread of the parent (forking with several
+    // threads is the caller's unsafe choice) would never be released, so do not wait for it.
+    let Ok(registry) = INTERNAL.try_lock() else {
+        return;
+    };
+    for &fd in registry.iter() {
+        // SAFETY: dup3 changes only the descriptor table. `fd` is owned by an `InternalFd` of this
+        // crate, which never assumes what its descriptor refers to.
+        unsafe { libc::dup3(null.as_raw_fd(), fd, libc::O_CLOEXEC) };
+    }
+}
+
+/// Replaces one descriptor by one of `/dev/null`, in a child that inherited it from its creator.
+pub(crate) fn neutralise(fd: BorrowedFd<'_>) {
+    if let Ok(null) = File::open("/dev/null") {
+        // SAFETY: as in `neutralise_after_fork`: the number stays owned by whoever owns it.
+        unsafe { libc::dup3(null.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) };
+    }
+}

@@ -1,0 +1,149 @@
+//! The executable that this process runs: where it is loaded and which build it is.
+//!
+//! A function is named to another process by its offset from the image base. That is sound only
+//! if both run the same build, so the identity is compared when a child says hello.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+/// The main program as the loader mapped it.
+#[derive(Debug)]
+pub(crate) struct Image {
+    base: usize,
+    code: Vec<Range<usize>>,
+    identity: Vec<u8>,
+}
+
+/// The image of this process.
+pub(crate) fn current() -> &'static Image {
+    static IMAGE: OnceLock<Image> = OnceLock::new();
+    IMAGE.get_or_init(Image::find)
+}
+
+impl Image {
+    /// The offset of a code address, or `None` if it lies in a shared library.
+    pub(crate) fn offset_of(&self, address: usize) -> Option<u64> {
+        let inside = self.code.iter().any(|range| range.contains(&address));
+        inside.then(|| (address - self.base) as u64)
+    }
+
+    /// The address of a code offset, or `None` if there is no code there.
+    pub(crate) fn address_of(&self, offset: u64) -> Option<usize> {
+        let address = self.base.checked_add(usize::try_from(offset).ok()?)?;
+        self.code.iter().any(|range| range.contains(&address)).then_some(address)
+    }
+
+    /// What tells this build from another: the linker's build-id, or else a digest of the
+    /// program headers.
+    pub(crate) fn identity(&self) -> &[u8] {
+        &self.identity
+    }
+
+    fn find() -> Self {
+        let mut image = Self { base: 0, code: Vec::new(), identity: Vec::new() };
+        // SAFETY: the callback matches the type that dl_iterate_phdr wants and gets back the
+        // pointer to `image`, which outlives the call and is not used otherwise meanwhile.
+        unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut image).cast()) };
+        image
+    }
+}
+
+/// Records the first object, which is the main program, and stops there.
+unsafe extern "C" fn visit(
+    info: *mut libc::dl_phdr_info,
+    _size: libc::size_t,
+    image: *mut libc::c_void,
+) -> libc::c_int {
+    // SAFETY: the loader passes a valid info for the duration of the call, and `image` is the
+    // pointer that `Image::find` gave.
+    let (info, image) = unsafe { (&*info, &mut *image.cast::<Image>()) };
+    image.base = info.dlpi_addr as usize;
+    // SAFETY: `dlpi_phdr` points to `dlpi_phnum` program headers of the loaded object.
+    let headers =
+        unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+    let mut digest = Fnv::default();
+    for header in headers {
+        let start = image.base.wrapping_add(header.p_vaddr as usize);
+        digest.add(header.p_vaddr);
+        digest.add(header.p_memsz);
+        digest.add(header.p_flags.into());
+        match header.p_type {
+            libc::PT_LOAD if header.p_flags & libc::PF_X != 0 => {
+                image.code.push(start..start + header.p_memsz as usize);
+            }
+            libc::PT_NOTE if image.identity.is_empty() => {
+                // SAFETY: the loader maps note segments of the main program readable, for the
+                // life of the process.
+                let notes = unsafe {
+                    std::slice::from_raw_parts(start as *const u8, header.p_memsz as usize)
+                };
+                image.identity = build_id(notes).map(<[u8]>::to_vec).unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    if image.identity.is_empty() {
+        image.identity = digest.0.to_le_bytes().to_vec();
+    }
+    1
+}
+
+/// Finds the build-id in a note segment: elf(5), "Notes (Nhdr)".
+fn build_id(mut notes: &[u8]) -> Option<&[u8]> {
+    const GNU_BUILD_ID: u32 = 3;
+    while notes.len() >= 12 {
+        let word = |at: usize| {
+            u32::from_ne_bytes([notes[at], notes[at + 1], notes[at + 2], notes[at + 3]])
+        };
+        let (name_len, len, kind) = (word(0) as usize, word(4) as usize, word(8));
+        let name = notes.get(12..12usize.checked_add(name_len)?)?;
+        let start = 12 + name_len.next_multiple_of(4);
+        let body = notes.get(start..start.checked_add(len)?)?;
+        if kind == GNU_BUILD_ID && name == b"GNU\0" {
+            return Some(body);
+        }
+        notes = notes.get(start + len.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+/// FNV-1a, 64 bits: a small digest where no adversary chooses the input.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn add(&mut self, word: u64) {
+        for byte in word.to_le_bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_of_this_image_has_an_offset_that_leads_back() {
+        let address = Image::find as *const () as usize;
+        let offset = current().offset_of(address).expect("our own code");
+        assert_eq!(current().address_of(offset), Some(address));
+    }
+
+    #[test]
+    fn a_function_of_a_shared_library_has_none() {
+        assert_eq!(current().offset_of(libc::getpid as *const () as usize), None);
+        assert_eq!(current().address_of(u64::MAX), None);
+    }
+
+    #[test]
+    fn a_truncated_note_is_no_build_id() {
+        assert_eq!(build_id(&[1, 0, 0, 0, 255, 255, 255, 255, 3, 0, 0, 0, b'G']), None);
+        assert!(!current().identity().is_empty());
+    }
+}

@@ -1,0 +1,22 @@
+//! The operating system: thin, safe wrappers over the Linux calls that the crate needs.
+//!
+//! Nothing here knows what a task or a worker is. Every descriptor made here is close-on-exec,
+//! every interrupted call is retried, and every wait takes a [`Deadline`](clock::Deadline).
+
+pub(crate) mod child;
+pub(crate) mod clock;
+pub(crate) mod epoll;
+pub(crate) mod exit;
+pub(crate) mod fd;
+pub(crate) mod fork;
+pub(crate) mod futex;
+pub(crate) mod image;
+pub(crate) mod lifeline;
+pub(crate) mod memfd;
+pub(crate) mod mmap;
+pub(crate) mod pidfd;
+pub(crate) mod procfs;
+pub(crate) mod signal;
+pub(crate) mod socket;
+pub(crate) mod spin;
+pub(crate) mod stack;

@@ -1,0 +1,175 @@
+//! Message sockets that carry descriptors.
+//!
+//! Semantics: unix(7), `SOCK_SEQPACKET`: message boundaries are kept and a closed peer reads as an
+//! empty message. Descriptors travel as `SCM_RIGHTS`.
+
+use super::clock::Deadline;
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// The most descriptors that one message carries.
+pub(crate) const MAX_FDS: usize = 8;
+
+/// The largest message in bytes; anything larger travels in a memfd beside it.
+pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
+
+/// What one `recv` brought.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// A message of this many bytes and its descriptors.
+    Message(usize, Vec<OwnedFd>),
+    /// The peer has closed its end, or is dead.
+    Closed,
+    /// Nothing is there now (only for a receive that does not wait).
+    Nothing,
+}
+
+/// A connected pair of close-on-exec message sockets.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// Sends one message with descriptors; `wait` says whether to wait for room.
+///
+/// # Errors
+/// `BrokenPipe` if the peer is gone, `WouldBlock` if there is no room and `wait` is false.
+pub(crate) fn send(
+    socket: impl AsFd,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+    wait: bool,
+) -> io::Result<()> {
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+    let mut flags = MsgFlags::MSG_NOSIGNAL;
+    if !wait {
+        flags |= MsgFlags::MSG_DONTWAIT;
+    }
+    loop {
+        let sent =
+            sendmsg::<()>(socket.as_fd().as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None);
+        match sent {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(Errno::ECONNRESET) => return Err(Errno::EPIPE.into()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Receives one message without waiting.
+///
+/// # Errors
+/// `InvalidData` for a message larger than the buffer or with too many descriptors: the sender
+/// does not keep the protocol.
+pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut space = cmsg_space!([RawFd; MAX_FDS]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let mut parts = [IoSliceMut::new(buffer)];
+    let message = loop {
+        let raw = socket.as_fd().as_raw_fd();
+        match recvmsg::<()>(raw, &mut parts, Some(&mut space), flags) {
+            Ok(message) => break message,
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return Ok(Received::Nothing),
+            Err(Errno::ECONNRESET) => return Ok(Received::Closed),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let mut fds = Vec::new();
+    if let Ok(control) = message.cmsgs() {
+        for part in control {
+            if let ControlMessageOwned::ScmRights(raw) = part {
+                // SAFETY: the kernel has just installed these descriptors for us; nobody else
+                // knows their numbers.
+                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+        }
+    }
+    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "an oversized control message"));
+    }
+    match message.bytes {
+        0 if fds.is_empty() => Ok(Received::Closed),
+        len => Ok(Received::Message(len, fds)),
+    }
+}
+
+/// Receives one message, waiting until the deadline; `Nothing` means that it passed.
+pub(crate) fn recv(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    deadline: Deadline,
+) -> io::Result<Received> {
+    loop {
+        match try_recv(&socket, buffer)? {
+            Received::Nothing if wait_readable(&socket, deadline)? => {}
+            other => return Ok(other),
+        }
+    }
+}
+
+/// Waits until `fd` is readable (or hung up); false if the deadline passed first.
+pub(crate) fn wait_readable(fd: impl AsFd, deadline: Deadline) -> io::Result<bool> {
+    Ok(wait_any(&[fd.as_fd()], deadline)?.is_some())
+}
+
+/// Waits until one of `fds` is readable (or hung up) and returns its index; `None` if the
+/// deadline passed first.
+pub(crate) fn wait_any(fds: &[BorrowedFd<'_>], deadline: Deadline) -> io::Result<Option<usize>> {
+    let mut polls: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    loop {
+        let timeout = PollTimeout::try_from(deadline.poll_millis()).unwrap_or(PollTimeout::MAX);
+        match poll(&mut polls, timeout) {
+            Ok(0) if deadline.passed() => return Ok(None),
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(polls.iter().position(|poll| poll.any().unwrap_or(true))),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_keep_their_boundaries_and_carry_descriptors() {
+        let (a, b) = pair().expect("socketpair");
+        let (extra, _other) = pair().expect("socketpair");
+        send(&a, b"one", &[extra.as_fd()], true).expect("send");
+        send(&a, b"two", &[], true).expect("send");
+        let mut buffer = [0; 16];
+        let Received::Message(3, fds) = try_recv(&b, &mut buffer).expect("recv") else {
+            panic!("expected one message of 3 bytes");
+        };
+        assert_eq!((&buffer[..3], fds.len()), (&b"one"[..], 1));
+        drop(a);
+        assert!(matches!(try_recv(&b, &mut buffer), Ok(Received::Message(3, _))));
+        assert!(matches!(try_recv(&b, &mut buffer), Ok(Received::Closed)));
+    }
+
+    #[test]
+    fn a_message_larger_than_the_buffer_is_an_error() {
+        let (a, b) = pair().expect("socketpair");
+        send(&a, &[7; 100], &[], true).expect("send");
+        let error = try_recv(&b, &mut [0; 10]).expect_err("truncated");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_send_to_a_closed_peer_is_a_broken_pipe() {
+        let (a, b) = pair().expect("socketpair");
+        drop(b);
+        let error = send(&a, b"x", &[], true).expect_err("closed");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}

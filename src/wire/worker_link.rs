@@ -1,0 +1,459 @@
+//! The worker's end of its link to the parent.
+
+use super::control::{self, Failure, Incoming, ToChild, ToParent};
+use crate::shm::block::{ArgumentBlock, LARGEST_POOLED, WriterBlock, capacity_for};
+use crate::shm::board::{Board, Command};
+use crate::shm::claim::{self, Position};
+use crate::shm::park;
+use crate::shm::results::{Kind, MAX_RECORD, ResultWriter};
+use crate::shm::tasks::{Descriptor, TaskReceiver};
+use crate::sys::clock::Deadline;
+use crate::sys::procfs::resident_bytes;
+use crate::sys::{futex, socket, spin::Spin};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How many result blocks a worker keeps for reuse.
+pub(crate) const POOLED_BLOCKS: usize = 4;
+/// The number in a record that names a block that is used once. The number of a pooled block is
+/// its slot, plus a multiple of [`POOLED_BLOCKS`] that is new for each new block in the slot.
+pub(crate) const ONE_SHOT: u32 = u32::MAX;
+/// How long an idle worker looks for the next task before it sleeps.
+const IDLE_SPIN: Duration = Duration::from_micros(50);
+
+/// Why encoding into a given space stopped.
+#[derive(Debug)]
+pub(crate) enum Fill {
+    /// The space is too small.
+    Full,
+    /// The value cannot be encoded at all.
+    Failed(Failure),
+}
+
+/// A value that can be encoded into a given space.
+pub(crate) trait Emit {
+    /// The encoded length, where it is known without encoding.
+    fn known_len(&self) -> Option<usize>;
+    /// The encoded length.
+    fn measure(&self) -> Result<usize, Failure>;
+    /// Encodes into the start of `space` and returns the length.
+    fn fill(&self, space: &mut [u8]) -> Result<usize, Fill>;
+}
+
+/// The frame that the worker is running.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) descriptor: Descriptor,
+    frame: u32,
+    claimed: u32,
+}
+
+impl Running {
+    /// How many items the frame holds.
+    fn items(&self) -> u32 {
+        self.descriptor.end.wrapping_sub(self.descriptor.first)
+    }
+
+    /// The item that is being run, counted from the start of the payload.
+    #[cfg(test)]
+    pub(crate) fn item(&self) -> u32 {
+        self.descriptor.first + self.claimed - 1
+    }
+}
+
+/// Where tasks come from.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    tasks: TaskReceiver,
+    blocks: Vec<(u64, ArgumentBlock)>,
+    next: u32,
+}
+
+impl Inbox {
+    pub(crate) fn open(tasks: &OwnedFd) -> io::Result<Self> {
+        Ok(Self { tasks: TaskReceiver::open(tasks)?, blocks: Vec::new(), next: 0 })
+    }
+
+    /// Waits for the next frame; `None` when the parent wants the worker to exit.
+    pub(crate) fn wait(&mut self, outbox: &Outbox) -> Option<Running> {
+        let mut spin = Spin::new(IDLE_SPIN);
+        loop {
+            if outbox.board.command() == Command::Exit {
+                return None;
+            }
+            if self.tasks.tail() != self.next {
+                let descriptor = self.tasks.read(self.next);
+                return Some(Running { descriptor, frame: self.next, claimed: 0 });
+            }
+            if spin.again() {
+                continue;
+            }
+            outbox.sleep(park::IDLE, || {
+                self.tasks.tail() != self.next || outbox.board.command() == Command::Exit
+            });
+        }
+    }
+
+    /// The frame is done with: go on with the next one.
+    pub(crate) fn finish(&mut self, outbox: &Outbox) {
+        // The parent may have taken frames back, so the next one is where the claim word stands.
+        self.next = claim::position(outbox.board.claim()).frame;
+    }
+
+    /// The payload of a frame of which an item is claimed.
+    pub(crate) fn payload<'a>(
+        &'a mut self,
+        outbox: &Outbox,
+        descriptor: &'a Descriptor,
+    ) -> io::Result<&'a [u8]> {
+        match descriptor.block() {
+            Some((uid, len)) => self.block(outbox, uid, len),
+            None => Ok(self.tasks.bytes(descriptor)),
+        }
+    }
+
+    /// The first bytes of a block that a claimed frame names.
+    pub(crate) fn block(&mut self, outbox: &Outbox, uid: u64, len: usize) -> io::Result<&[u8]> {
+        if !self.blocks.iter().any(|(known, _)| *known == uid) {
+            self.receive_block(outbox, uid)?;
+        }
+        let block = self.blocks.iter().find(|(known, _)| *known == uid);
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "a block is missing");
+        Ok(block.ok_or_else(missing)?.1.bytes(len))
+    }
+
+    /// Reads blocks from the socket until the wanted one has come; the parent sends it first.
+    fn receive_block(&mut self, outbox: &Outbox, wanted: u64) -> io::Result<()> {
+        loop {
+            match control::recv(&*outbox.socket, Deadline::NEVER)? {
+                Incoming::Message(message) => {
+                    if let ToChild::Block { uid, capacity, forget } = message.body
+                        && let Some(fd) = message.fds.first()
+                    {
+                        self.blocks.retain(|(known, _)| !forget.contains(known));
+                        self.blocks.push((uid, ArgumentBlock::open(fd, capacity as usize)?));
+                        if uid == wanted {
+                            return Ok(());
+                        }
+                    }
+                }
+                Incoming::Closed | Incoming::Nothing => {
+                    return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the parent is gone"));
+                }
+            }
+        }
+    }
+
+    /// Gives the memory of a large, single-use block back.
+    pub(crate) fn forget_large(&mut self, descriptor: &Descriptor) {
+        if let Some((uid, len)) = descriptor.block()
+            && len > LARGEST_POOLED
+        {
+            self.blocks.retain(|(known, _)| *known != uid);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct PooledBlock {
+    block: WriterBlock,
+    id: u32,
+    /// How many bytes the parent has been shown.
+    announced: usize,
+    busy: bool,
+}
+
+/// When a worker retires of its own accord.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    tasks_left: Option<u64>,
+    memory: Option<u64>,
+    checked: Option<Instant>,
+    reached: bool,
+}
+
+impl Limits {
+    /// After so many tasks, or when so many bytes are resident after a task.
+    pub(crate) fn new(tasks: Option<u64>, memory: Option<u64>) -> Self {
+        Self { tasks_left: tasks, memory, checked: None, reached: false }
+    }
+
+    fn count(&mut self, claimed: bool) {
+        if let Some(left) = &mut self.tasks_left {
+            *left = left.saturating_sub(u64::from(claimed));
+        }
+    }
+
+    /// Whether no further item may be claimed. Memory is measured at most once a millisecond:
+    /// reading it costs more than a tiny task.
+    fn are_reached(&mut self) -> bool {
+        const INTERVAL: Duration = Duration::from_millis(1);
+        if self.tasks_left == Some(0) {
+            self.reached = true;
+        }
+        if let Some(limit) = self.memory
+            && !self.reached
+            && self.checked.is_none_or(|at| at.elapsed() >= INTERVAL)
+        {
+            self.checked = Some(Instant::now());
+            self.reached = resident_bytes() > limit;
+        }
+        self.reached
+    }
+}
+
+/// Where results go.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    board: Board,
+    results: ResultWriter,
+    socket: Arc<OwnedFd>,
+    limits: Limits,
+    blocks: [Option<PooledBlock>; POOLED_BLOCKS],
+    blocks_made: u32,
+}
+
+impl Outbox {
+    pub(crate) fn open(socket: Arc<OwnedFd>, board: &OwnedFd, limits: Limits) -> io::Result<Self> {
+        let board = Board::open(board)?;
+        Ok(Self {
+            board,
+            results: ResultWriter::default(),
+            socket,
+            limits,
+            blocks: Default::default(),
+            blocks_made: 0,
+        })
+    }
+
+    /// Whether the worker has reached a limit and exits after this frame.
+    pub(crate) fn is_retiring(&mut self) -> bool {
+        self.limits.are_reached()
+    }
+
+    /// Claims the next item of the frame; false if there is none left, or the parent took the
+    /// rest back.
+    pub(crate) fn claim(&mut self, running: &mut Running) -> bool {
+        if running.claimed >= running.items() || self.limits.are_reached() {
+            return false;
+        }
+        let at = Position { frame: running.frame, item: running.claimed };
+        let claimed = claim::claim(self.board.claim(), at, running.items()).is_ok();
+        running.claimed += u32::from(claimed);
+        self.limits.count(claimed);
+        claimed
+    }
+
+    /// Sends the result of the item that was claimed last.
+    pub(crate) fn emit(&mut self, running: &Running, value: &impl Emit) -> Result<(), Failure> {
+        if value.known_len().is_some_and(|len| len > MAX_RECORD) {
+            return self.emit_block(running, value);
+        }
+        let mut min = 64;
+        loop {
+            if !self.results.is_open() {
+                self.open_record(running, min);
+            }
+            match value.fill(self.results.space(&mut self.board)) {
+                Ok(len) => {
+                    self.results.add(&self.board, len);
+                    return Ok(());
+                }
+                Err(Fill::Failed(failure)) => return Err(failure),
+                Err(Fill::Full) if self.results.count() > 0 => self.publish(Kind::Values),
+                Err(Fill::Full) if !self.results.is_largest() => {
+                    self.results.close(&self.board, Kind::Values);
+                    min = MAX_RECORD;
+                }
+                Err(Fill::Full) => return self.emit_block(running, value),
+            }
+        }
+    }
+
+    /// Sends the failure of the item that was claimed last.
+    pub(crate) fn fail(&mut self, running: &Running, failure: &Failure) {
+        self.publish(Kind::Values);
+        let encoded = postcard::to_stdvec(&shortened(failure)).unwrap_or_default();
+        self.open_record(running, encoded.len());
+        self.results.space(&mut self.board)[..encoded.len()].copy_from_slice(&encoded);
+        self.results.add(&self.board, encoded.len());
+        self.publish(Kind::Failure);
+    }
+
+    /// Publishes what the open record holds and rings if the parent wants to hear of it.
+    pub(crate) fn flush(&mut self) {
+        self.publish(Kind::Values);
+    }
+
+    /// Tells the parent to look, whether it asked or not.
+    pub(crate) fn ring(&self) {
+        // A full socket holds news already; a closed one means that the parent is gone, and then
+        // the lifeline ends this process.
+        let _ = socket::send(&*self.socket, BELL, &[], false);
+    }
+
+    fn publish(&mut self, kind: Kind) {
+        if self.results.count() == 0 {
+            return self.results.close(&self.board, kind);
+        }
+        self.results.close(&self.board, kind);
+        if park::must_ring(self.board.bell()) {
+            self.ring();
+        }
+    }
+
+    /// Opens a record whose first item is the one that was claimed last.
+    fn open_record(&mut self, running: &Running, min: usize) {
+        let item = running.claimed - 1;
+        while !self.results.open(&self.board, running.frame, item, min) {
+            let head = self.results.head(&self.board);
+            self.sleep(park::NEEDS_ROOM, || self.results.head(&self.board) != head);
+        }
+    }
+
+    /// Sleeps until the parent wakes the worker, unless `ready` says that it need not. The parent
+    /// is told of results that it has not collected: it may be asleep, too.
+    fn sleep(&self, state: u32, ready: impl Fn() -> bool) {
+        if !park::prepare(self.board.parked(), state, ready) {
+            return;
+        }
+        if !self.results.all_collected(&self.board) {
+            self.ring();
+        }
+        futex::wait(self.board.parked(), state, Deadline::NEVER);
+        self.board.parked().store(park::AWAKE, Ordering::Relaxed);
+    }
+
+    fn emit_block(&mut self, running: &Running, value: &impl Emit) -> Result<(), Failure> {
+        let len = match value.known_len() {
+            Some(len) => len,
+            None => value.measure()?,
+        };
+        let refused = |error: io::Error| {
+            Failure::Encode(format!("no shared memory for a result of {len} bytes: {error}"))
+        };
+        self.publish(Kind::Values);
+        let slot = self.slot_for(len).map_err(refused)?;
+        let mut one_shot = None;
+        let (id, block) = match slot.and_then(|slot| self.blocks[slot].as_mut()) {
+            Some(pooled) => (pooled.id, &mut pooled.block),
+            None => {
+                let block = WriterBlock::for_results(capacity_for(len)).map_err(refused)?;
+                (ONE_SHOT, one_shot.insert(block))
+            }
+        };
+        let filled = value.fill(&mut block.bytes_mut()[..len]);
+        match filled {
+            Ok(_) => {}
+            Err(Fill::Failed(failure)) => return Err(failure),
+            Err(Fill::Full) => {
+                let what = "the value was encoded twice, with different lengths";
+                return Err(Failure::Encode(what.to_owned()));
+            }
+        }
+        match one_shot {
+            Some(block) => self.announce(ONE_SHOT, &block).map_err(refused)?,
+            None => self.use_pooled(slot, len).map_err(refused)?,
+        }
+        self.open_record(running, 16);
+        let body = self.results.space(&mut self.board);
+        body[..8].copy_from_slice(&u64::from(id).to_ne_bytes());
+        body[8..16].copy_from_slice(&(len as u64).to_ne_bytes());
+        self.results.add(&self.board, 16);
+        self.publish(Kind::Block);
+        Ok(())
+    }
+
+    /// Chooses the slot of a pooled block for a result; `None` if it needs a single-use block.
+    fn slot_for(&mut self, len: usize) -> io::Result<Option<usize>> {
+        // Acquire: the parent has finished reading the blocks that it frees.
+        let free = self.board.free_blocks().swap(0, Ordering::Acquire);
+        for (slot, pooled) in self.blocks.iter_mut().enumerate() {
+            if free & 1 << slot != 0
+                && let Some(pooled) = pooled
+            {
+                pooled.busy = false;
+            }
+        }
+        if len > LARGEST_POOLED {
+            return Ok(None);
+        }
+        let fits = |slot: &Option<PooledBlock>| {
+            slot.as_ref().is_some_and(|pooled| !pooled.busy && pooled.block.capacity() >= len)
+        };
+        if let Some(slot) = self.blocks.iter().position(fits) {
+            return Ok(Some(slot));
+        }
+        let idle = |slot: &Option<PooledBlock>| slot.as_ref().is_none_or(|pooled| !pooled.busy);
+        let Some(slot) = self.blocks.iter().position(idle) else {
+            return Ok(None);
+        };
+        let block = WriterBlock::for_results(capacity_for(len))?;
+        self.blocks_made = self.blocks_made.wrapping_add(1) % (ONE_SHOT / POOLED_BLOCKS as u32);
+        let id = self.blocks_made * POOLED_BLOCKS as u32 + slot as u32;
+        self.blocks[slot] = Some(PooledBlock { block, id, announced: 0, busy: false });
+        Ok(Some(slot))
+    }
+
+    /// Marks a pooled block as on its way to the parent, and shows it if the parent has not seen
+    /// as much of it before.
+    fn use_pooled(&mut self, slot: Option<usize>, len: usize) -> io::Result<()> {
+        let Some(pooled) = slot.and_then(|slot| self.blocks[slot].as_mut()) else {
+            return Ok(());
+        };
+        pooled.busy = true;
+        if pooled.announced >= len {
+            return Ok(());
+        }
+        pooled.announced = len;
+        let (id, fd) = (pooled.id, pooled.block.fd().as_fd());
+        control::send(&*self.socket, &ToParent::Block { id }, &[fd], true)
+    }
+
+    fn announce(&self, id: u32, block: &WriterBlock) -> io::Result<()> {
+        control::send(&*self.socket, &ToParent::Block { id }, &[block.fd().as_fd()], true)
+    }
+}
+
+/// The doorbell message: `ToParent::Bell`, encoded.
+const BELL: &[u8] = &[0];
+
+/// Cuts texts that would not fit a record.
+fn shortened(failure: &Failure) -> Failure {
+    const MOST: usize = MAX_RECORD / 4;
+    let cut = |text: &String| match text.char_indices().nth(MOST / 4) {
+        Some((end, _)) if text.len() > MOST => format!("{}… (cut)", &text[..end]),
+        _ => text.clone(),
+    };
+    match failure {
+        Failure::Panicked(info) => {
+            let mut info = info.clone();
+            info.message = cut(&info.message);
+            info.backtrace = info.backtrace.as_ref().map(cut);
+            Failure::Panicked(info)
+        }
+        Failure::Decode(text) => Failure::Decode(cut(text)),
+        Failure::Encode(text) => Failure::Encode(cut(text)),
+        Failure::Other(text) => Failure::Other(cut(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_doorbell_is_the_encoded_message() {
+        assert_eq!(postcard::to_stdvec(&ToParent::Bell).expect("encode"), BELL);
+    }
+
+    #[test]
+    fn a_huge_panic_message_is_cut_to_fit_a_record() {
+        let failure = Failure::Decode("ä".repeat(1 << 20));
+        let encoded = postcard::to_stdvec(&shortened(&failure)).expect("encode");
+        assert!(encoded.len() <= MAX_RECORD);
+    }
+}
