@@ -31,7 +31,7 @@ const MAX_WORKERS: usize = 1 << 16;
 ///     .env("LANG", "C")
 ///     .build()?;
 /// assert_eq!(pool.worker_pids().len(), 2);
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 #[derive(Debug)]
 #[must_use = "a pool starts with `build`"]
@@ -109,7 +109,7 @@ impl PoolBuilder {
     ///
     /// let failed = Pool::builder().workers(1).initializer(|| Err("no licence"), ()).build();
     /// assert!(failed.unwrap_err().to_string().contains("no licence"));
-    /// # multiproc::Result::Ok(())
+    /// # Ok::<(), multiproc::Error>(())
     /// ```
     pub fn initializer<F, A>(mut self, _function: F, arguments: A) -> Self
     where

@@ -139,7 +139,7 @@ static GLOBAL: Mutex<Global> = Mutex::new(Global { generation: 0, preload: None,
 /// set_forkserver_preload(build_table)?;
 /// let pool = Pool::builder().workers(1).start_method(StartMethod::ForkServer).build()?;
 /// assert_eq!(pool.apply(|| TABLE.get().map(|table| table[30]), ())?, Some(900));
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 ///
 /// # Errors
