@@ -125,10 +125,6 @@ impl Error {
         &self.0.message
     }
 
-    pub(crate) fn kind(&self) -> &Kind {
-        &self.0.kind
-    }
-
     /// Whether a timeout passed: of a wait (the work goes on), or of a task (its worker was
     /// killed); [`execution`](Error::execution) tells them apart.
     #[must_use]

@@ -8,6 +8,7 @@ use crate::start::builder::launch_settings;
 use crate::start::launch::{Launch, Origin};
 use crate::start::{ForkServer, StartMethod, start_method};
 use crate::{Arguments, Error, Fallible, Function, Result, available_parallelism};
+use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
@@ -207,9 +208,11 @@ impl PoolBuilder {
             max_memory: self.max_memory,
             pinned: self.pinned,
             started: AtomicUsize::new(0),
+            coming: Mutex::default(),
         };
-        let recruits = roster.start(workers)?;
-        Pool::open(Engine::new(roster, State::new(self.rules, workers))?, recruits)
+        let engine = Engine::new(roster, State::new(self.rules, workers))?;
+        let recruits = engine.roster.start(workers)?;
+        Pool::open(engine, recruits)
     }
 
     fn check(&self, workers: usize) -> Result<()> {
