@@ -51,6 +51,9 @@ fn pack_progress(tail: u64, count: u32, used: usize) -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct ResultWriter {
     tail: u64,
+    /// The parent's head when it was last read: reading it for each record would move its cache
+    /// line each time.
+    head: u64,
     open: Option<Open>,
 }
 
@@ -68,17 +71,16 @@ impl ResultWriter {
         debug_assert!(self.open.is_none() && min <= MAX_RECORD);
         let to_end = RING - ring_offset(self.tail);
         if to_end < HEADER + min {
-            if self.room(board) < to_end {
+            if !self.has_room(board, to_end) {
                 return false;
             }
             self.publish(board, to_end, Kind::Wrap, Items { frame, first, count: 0 }, 0);
         }
         let to_end = RING - ring_offset(self.tail);
-        let room = self.room(board).min(to_end);
-        if room < HEADER + min {
+        if !self.has_room(board, HEADER + min) {
             return false;
         }
-        let capacity = (room - HEADER).min(MAX_RECORD);
+        let capacity = (self.room().min(to_end) - HEADER).min(MAX_RECORD);
         self.open = Some(Open { items: Items { frame, first, count: 0 }, used: 0, capacity });
         // Relaxed: read by the parent only after this process has died.
         board.progress().store(pack_progress(self.tail, 0, 0), Ordering::Relaxed);
@@ -146,20 +148,27 @@ impl ResultWriter {
         board.ring_word(start).store(first, Ordering::Release);
     }
 
-    fn room(&self, board: &Board) -> usize {
-        // Acquire: the parent has finished reading what it gives back.
-        let head = board.result_head().load(Ordering::Acquire);
+    /// Whether `wanted` bytes are free, reading the parent's head only if it may matter.
+    fn has_room(&mut self, board: &Board, wanted: usize) -> bool {
+        if self.room() < wanted {
+            self.head = self.head(board);
+        }
+        self.room() >= wanted
+    }
+
+    fn room(&self) -> usize {
         // One unit stays free for the zeroed first word of the record to come.
-        (RING - ALIGN).saturating_sub(self.tail.wrapping_sub(head) as usize)
+        (RING - ALIGN).saturating_sub(self.tail.wrapping_sub(self.head) as usize)
     }
 
     /// Whether the parent has collected everything published.
     pub(crate) fn all_collected(&self, board: &Board) -> bool {
-        board.result_head().load(Ordering::Acquire) == self.tail
+        self.head(board) == self.tail
     }
 
-    /// Whether the parent has collected anything since `head` was seen.
+    /// How far the parent has collected.
     pub(crate) fn head(&self, board: &Board) -> u64 {
+        // Acquire: the parent has finished reading what it gives back.
         board.result_head().load(Ordering::Acquire)
     }
 }
