@@ -231,7 +231,6 @@ fn fork_one(message: Message<ToChild>, control: &OwnedFd) {
     };
     let answer = match fork_sibling() {
         Ok(None) => {
-            signal::default_interrupt();
             fd::neutralise(control.as_fd());
             let replaced = stdio.map(|replace| if replace { fds.next() } else { None });
             let replaced = replaced.each_ref().map(|fd| fd.as_ref().map(AsFd::as_fd));
