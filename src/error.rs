@@ -24,7 +24,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// assert!(error.is_worker_died());
 /// assert_eq!(error.exit_status().and_then(|status| status.signal()), Some(6));
 /// assert_eq!(error.execution(), Execution::Unknown);
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Error(Box<Repr>);
@@ -123,10 +123,6 @@ impl Error {
 
     pub(crate) fn message(&self) -> &str {
         &self.0.message
-    }
-
-    pub(crate) fn kind(&self) -> &Kind {
-        &self.0.kind
     }
 
     /// Whether a timeout passed: of a wait (the work goes on), or of a task (its worker was
@@ -260,14 +256,15 @@ impl fmt::Display for Error {
     }
 }
 
+/// What `main` and `unwrap` show: the message; with `{:#?}` also the parts.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
         let mut debug = f.debug_struct("Error");
         debug.field("kind", &self.0.kind).field("message", &self.0.message);
-        if let Some(source) = &self.0.source {
-            debug.field("source", source);
-        }
-        debug.finish()
+        debug.field("source", &self.0.source).finish()
     }
 }
 

@@ -54,7 +54,7 @@ impl ForkRisk {
     /// let risk = unsafe { ForkRisk::accept() };
     /// let mut process = Process::fork(move || greeting.len()).fork_with_threads(risk).spawn()?;
     /// assert_eq!(process.join()?, 5);
-    /// # multiproc::Result::Ok(())
+    /// # Ok::<(), multiproc::Error>(())
     /// ```
     ///
     /// # Safety
@@ -108,7 +108,8 @@ fn require_one_thread() -> io::Result<()> {
             io::ErrorKind::Unsupported,
             format!(
                 "this process has {threads} threads, so it cannot be forked safely: a lock that \
-                 another thread holds would stay locked in the child for ever"
+                 another thread holds would stay locked in the child for ever. Use Spawn or \
+                 ForkServer, or fork before threads are started (a pool has one)"
             ),
         )),
     }
