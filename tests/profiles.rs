@@ -1,22 +1,12 @@
 //! A program built the other way round: release, link-time optimisation, stripped, and aborting
 //! on panic. The test makes a small package beside this one's artefacts and builds it.
 
-use std::fs;
-use std::path::Path;
+mod common;
+
+use common::package::Package;
 use std::process::Command;
 
-const MANIFEST: &str = r#"
-[package]
-name = "profiles"
-version = "0.0.0"
-edition = "2024"
-
-[workspace]
-
-[dependencies]
-multiproc = { path = "REPOSITORY" }
-libc = "0.2"
-
+const PROFILE: &str = r#"
 [profile.release]
 opt-level = 1
 lto = true
@@ -66,27 +56,11 @@ fn main() {
 
 #[test]
 fn a_stripped_lto_binary_that_aborts_on_panic_works() {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let package = Path::new(env!("CARGO_TARGET_TMPDIR")).join("profiles");
-    fs::create_dir_all(package.join("src")).expect("a package");
-    let manifest = MANIFEST.replace("REPOSITORY", &repository.display().to_string());
-    for (name, text) in [("Cargo.toml", manifest.as_str()), ("src/main.rs", MAIN)] {
-        let path = package.join(name);
-        // Left alone if it is the same, so that cargo need not build again.
-        if fs::read_to_string(&path).ok().as_deref() != Some(text) {
-            fs::write(path, text).expect("write");
-        }
-    }
-    // The same versions as here: they are on this machine.
-    fs::copy(repository.join("Cargo.lock"), package.join("Cargo.lock")).expect("the lock file");
-    let target = package.join("target");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--release", "--offline", "--quiet"]).current_dir(&package);
-    build.env("CARGO_TARGET_DIR", &target).env_remove("RUSTFLAGS");
-    let built = build.output().expect("cargo");
+    let package = Package::new("profiles", PROFILE);
+    package.write("src/main.rs", MAIN);
+    let built = package.cargo("build").args(["--release", "--quiet"]).output().expect("cargo");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let ran = Command::new(target.join("release/profiles")).output().expect("the program");
+    let ran = Command::new(package.program("release/profiles")).output().expect("the program");
     let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     assert!(ran.status.success(), "{}\n{out}\n{err}", ran.status);
     assert_eq!(out, "Fork works\nForkServer works\nSpawn works\n");

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod isolated;
+pub mod package;
 pub mod processes;
 pub mod temp;
 

@@ -1,3 +1,5 @@
+// error: `&str` must implement
+
 use multiproc::Pool;
 
 fn length(text: &str) -> usize {

@@ -1,3 +1,6 @@
+// error: expected `(u64,)`, found integer
+// error: use a trailing comma to create a tuple with one element
+
 use multiproc::Pool;
 
 fn double(x: u64) -> u64 {
