@@ -43,7 +43,7 @@ fn nested_pools_and_processes_work_with_every_pair_of_methods() {
 fn a_worker_forks_pools_and_closures() {
     watchdog();
     let fork_inside = |base: u64| -> u64 {
-        let captured = vec![base; 3];
+        let captured: Box<[u64]> = Box::from([base; 3]);
         let forked = Process::fork(move || captured.iter().sum::<u64>()).spawn();
         let first = forked.expect("fork").join().expect("join");
         let inner = pool(2, StartMethod::Fork).expect("a fork pool");

@@ -29,7 +29,7 @@ fn main() {
         let pool = Pool::builder().workers(2).start_method(method).build().expect("a pool");
         assert_eq!(pool.map(square, 0..5).expect("map"), [0, 1, 4, 9, 16]);
         assert_eq!(pool.apply(|a: u64, b: u64| a + b, (2, 3)).expect("apply"), 5);
-        let error = pool.apply(|| panic!("no luck"), ()).map(|()| ()).expect_err("it panicked");
+        let error = pool.apply(|| -> () { panic!("no luck") }, ()).expect_err("it panicked");
         assert_eq!(error.panic().expect("a panic").message, "no luck");
         let nested = || Process::spawn(square, (9,)).and_then(|mut process| process.join()).ok();
         assert_eq!(pool.apply(nested, ()).expect("apply"), Some(81));

@@ -20,7 +20,7 @@ fn without_exit_statuses_results_and_ends_still_arrive() {
     let error = killed.join().expect_err("killed");
     assert!(error.is_exited() && error.exit_status() == Some(ExitStatus::Unknown), "{error}");
     let pool = Pool::builder().workers(1).build().expect("a pool");
-    let error = pool.apply(|| std::process::abort(), ()).map(|()| ()).expect_err("it died");
+    let error = pool.apply(|| -> () { std::process::abort() }, ()).expect_err("it died");
     assert!(error.is_worker_died(), "{error}");
     assert_eq!(pool.map(|x: u64| x + 1, 0..3).expect("the pool heals"), [1, 2, 3]);
     pool.close();

@@ -259,7 +259,7 @@ fn a_fork_pool_heals_from_the_same_memory() {
     let pool = fork_pool(2);
     SET_AT_RUN_TIME.store(0, Ordering::Relaxed);
     let old = pool.worker_pids();
-    let error = pool.apply(|| std::process::abort(), ()).map(|()| ()).expect_err("it died");
+    let error = pool.apply(|| -> () { std::process::abort() }, ()).expect_err("it died");
     assert!(error.is_worker_died(), "{error}");
     signal(old[0], libc::SIGKILL);
     signal(old[1], libc::SIGKILL);

@@ -203,6 +203,7 @@ impl LenOf for str {
 
 macro_rules! arities {
     ($($name:ident($($argument:ident)*) = $sum:expr;)*) => {$(
+        #[allow(clippy::too_many_arguments, reason = "that is what it tests")]
         fn $name($($argument: u64),*) -> u64 {
             0 $(+ $argument)*
         }
