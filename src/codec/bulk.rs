@@ -87,7 +87,10 @@ fn take_vec<N: Pod>(reader: &mut Reader<'_>) -> Option<Vec<N>> {
     // The bytes are there before memory is reserved for them.
     let bytes = reader.take(count.checked_mul(size_of::<N>())?)?;
     // Not into zeroed memory: clearing it would cost as much as the copy.
-    Some(bytes.chunks_exact(size_of::<N>()).map(bytemuck::pod_read_unaligned).collect())
+    Some(match bytemuck::try_cast_slice(bytes) {
+        Ok(aligned) => aligned.to_vec(),
+        Err(_) => bytes.chunks_exact(size_of::<N>()).map(bytemuck::pod_read_unaligned).collect(),
+    })
 }
 
 /// Decodes a bulk vector out of bytes that can only be copied; `None` if `T` is none.

@@ -1,7 +1,7 @@
 //! Entries: the monomorphised functions whose offsets travel.
 
 use super::function::{Fallible, Function};
-use super::panics::catch;
+use super::panics::{catch, shortened};
 use crate::codec::{Data, Emitted, Encode, NotEncoded, Reader, items};
 use crate::codec::{decode_value, encode_value};
 use crate::sys::image;
@@ -205,7 +205,7 @@ where
         let arguments = decode_all::<A>(arguments)?;
         match conjure::<F>().call(arguments).into_failure() {
             None => Ok(Vec::new()),
-            Some(error) => Err(Failure::Other(error)),
+            Some(error) => Err(Failure::Other(shortened(error))),
         }
     })?
 }

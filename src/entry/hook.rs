@@ -2,6 +2,7 @@
 
 use crate::start::child;
 use crate::sys::child::{CONTROL_FD, remove_variable};
+use crate::sys::image;
 use crate::{Error, Result};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -88,6 +89,13 @@ pub(crate) fn require_init() -> Result<()> {
         return Err(Error::start(
             "multiproc::init() has not been called: without the feature `hook` it must stand \
              first in `main`, or every worker would run the program again from the start",
+        ));
+    }
+    if image::current().offset_of(require_init as *const () as usize).is_none() {
+        return Err(Error::start(
+            "multiproc lives in a shared library, not in the program's executable: a worker, which \
+             is the executable started again, would run `main` a second time. Link multiproc into \
+             the executable",
         ));
     }
     if depth() >= MAX_DEPTH {

@@ -5,6 +5,7 @@ use crate::entry::{self, ValueEntry};
 use crate::start::builder::launch_settings;
 use crate::start::launch::{Closure, Launch, Origin, launch};
 use crate::start::{StartMethod, children, start_method};
+use crate::sys::fd::InternalFd;
 use crate::wire::control::{Body, Call, Role};
 use crate::{Arguments, Data, Error, Function, Result};
 use std::ffi::CString;
@@ -222,6 +223,12 @@ impl<R: Data> ProcessBuilder<R> {
         let Launch { name, daemon, .. } = self.launch;
         let record = Arc::new(children::Record { child, name, daemon });
         children::add(record.clone());
+        let [stdin, stdout, stderr] = pipes.map(|pipe| pipe.and_then(InternalFd::into_owned));
+        let pipes = Pipes {
+            stdin: stdin.map(Into::into),
+            stdout: stdout.map(Into::into),
+            stderr: stderr.map(Into::into),
+        };
         Ok(Process::new(record, socket, pipes))
     }
 
@@ -237,8 +244,9 @@ impl<R: Data> ProcessBuilder<R> {
         Ok(())
     }
 
-    /// Opens the child's ends of its standard streams and returns ours.
-    fn open_stdio(&mut self) -> Result<Pipes> {
+    /// Opens the child's ends of its standard streams and returns ours. A forked child must not
+    /// have ours: it would wait for the end of its own stdin for ever.
+    fn open_stdio(&mut self) -> Result<[Option<InternalFd>; 3]> {
         let failed = |error| Error::os("a standard stream of the process could not be made", error);
         let mut ours = [None, None, None];
         for (index, stdio) in self.stdio.iter().enumerate() {
@@ -252,16 +260,11 @@ impl<R: Data> ProcessBuilder<R> {
                     let (read, write) = std::io::pipe().map_err(failed)?;
                     let (read, write) = (OwnedFd::from(read), OwnedFd::from(write));
                     let (mine, theirs) = if index == 0 { (write, read) } else { (read, write) };
-                    ours[index] = Some(mine);
+                    ours[index] = Some(InternalFd::new(mine));
                     Some(Arc::new(theirs))
                 }
             };
         }
-        let [stdin, stdout, stderr] = ours;
-        Ok(Pipes {
-            stdin: stdin.map(Into::into),
-            stdout: stdout.map(Into::into),
-            stderr: stderr.map(Into::into),
-        })
+        Ok(ours)
     }
 }

@@ -45,6 +45,7 @@ pub(crate) fn main_forked(
     closure: Option<Closure>,
 ) -> ! {
     neutralise_after_fork();
+    signal::stop_shrugging();
     entry::set_depth(entry::depth() + 1);
     if let Err(error) = adapt(environment, settings, stdio) {
         let failure = Failure::Other(error.to_string());

@@ -13,8 +13,9 @@ use crate::sys::fork::{self, fork_sibling};
 use crate::sys::pidfd::Child;
 use crate::sys::procfs::thread_count;
 use crate::sys::signal;
-use crate::wire::control::{self, Failure, Incoming, Message, Role, ToChild, ToParent};
+use crate::wire::control::{self, Body, Failure, Incoming, Message, Role, ToChild, ToParent};
 use crate::{Error, Result};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,10 +75,13 @@ impl ForkServer {
             io::ErrorKind::BrokenPipe => Refusal::Gone,
             _ => Refusal::Final(Error::os("the fork server could not be asked", error)),
         };
+        let mut bodies = Vec::new();
         let environment = if launch.environment.is_unchanged() {
             None
         } else {
-            Some(launch.environment.strings().map_err(Refusal::Final)?)
+            let strings = launch.environment.strings().map_err(Refusal::Final)?;
+            let bytes = postcard::to_stdvec(&strings).map_err(io::Error::other).map_err(fail)?;
+            Some(Body::pack(bytes, &mut bodies).map_err(fail)?)
         };
         let request = ToChild::Fork {
             environment,
@@ -86,6 +90,7 @@ impl ForkServer {
         };
         let mut fds: Vec<BorrowedFd<'_>> = vec![control.as_fd()];
         fds.extend(launch.stdio.iter().flatten().map(|fd| fd.as_fd()));
+        fds.extend(bodies.iter().map(AsFd::as_fd));
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         control::send(&*socket, &request, &fds, true).map_err(fail)?;
         match control::recv(&*socket, deadline).map_err(fail)? {
@@ -229,13 +234,20 @@ fn fork_one(message: Message<ToChild>, control: &OwnedFd) {
     let Some(child_control) = fds.next() else {
         return;
     };
+    let stdio = stdio.map(|replace| if replace { fds.next() } else { None });
+    let environment = match environment.map(|body| unpack_environment(body, &mut fds)).transpose() {
+        Ok(environment) => environment,
+        Err(error) => {
+            let answer = ToParent::Forked(Err(error.to_string()));
+            let _ = control::send(control, &answer, &[], true);
+            return;
+        }
+    };
     let answer = match fork_sibling() {
         Ok(None) => {
-            signal::default_interrupt();
             fd::neutralise(control.as_fd());
-            let replaced = stdio.map(|replace| if replace { fds.next() } else { None });
-            let replaced = replaced.each_ref().map(|fd| fd.as_ref().map(AsFd::as_fd));
-            child::main_forked(child_control, environment, &settings, replaced, None)
+            let stdio = stdio.each_ref().map(|fd| fd.as_ref().map(AsFd::as_fd));
+            child::main_forked(child_control, environment, &settings, stdio, None)
         }
         Ok(Some((pid, pidfd))) => {
             control::send(control, &ToParent::Forked(Ok(pid)), &[pidfd.as_fd()], true)
@@ -244,6 +256,13 @@ fn fork_one(message: Message<ToChild>, control: &OwnedFd) {
     };
     // If the program is gone, the lifeline ends this process.
     drop(answer);
+}
+
+fn unpack_environment(
+    body: Body,
+    fds: &mut impl Iterator<Item = OwnedFd>,
+) -> io::Result<Vec<CString>> {
+    postcard::from_bytes(&body.unpack(fds)?).map_err(io::Error::other)
 }
 
 fn prepare(preload: Option<u64>) -> std::result::Result<(), Failure> {

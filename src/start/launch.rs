@@ -169,6 +169,7 @@ impl Starting {
             ToParent::Hello { .. } => Err(Error::start(
                 "the new process runs another build of this program (the build-ids differ)",
             )),
+            ToParent::StartFailed(failure) => Err(refused(failure)),
             _ => Err(Error::start("the new process said something else than hello")),
         }
     }
@@ -245,6 +246,18 @@ impl Starting {
             "the new process ended before {what}: {status}. If the program is built without the \
              feature `hook`, `multiproc::init()` must stand first in `main`"
         ))
+    }
+}
+
+/// The error for what a child said that could not be set up: a forked one applies its settings
+/// itself.
+fn refused(failure: Failure) -> Error {
+    let error = Error::start("the new process could not be set up");
+    match failure {
+        Failure::Panicked(info) => error.with_source(Error::panicked(info)),
+        Failure::Decode(what) | Failure::Encode(what) | Failure::Other(what) => {
+            error.with_source(what)
+        }
     }
 }
 

@@ -21,6 +21,14 @@ impl InternalFd {
         registry.insert(fd.as_raw_fd());
         Self(Some(fd))
     }
+
+    /// Gives the descriptor back; forked children keep it from now on.
+    pub(crate) fn into_owned(mut self) -> Option<OwnedFd> {
+        let mut registry = INTERNAL.lock().unwrap_or_else(PoisonError::into_inner);
+        let fd = self.0.take()?;
+        registry.remove(&fd.as_raw_fd());
+        Some(fd)
+    }
 }
 
 impl AsFd for InternalFd {

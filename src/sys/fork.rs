@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 static HANDLER: Once = Once::new();
@@ -80,12 +81,28 @@ pub(crate) fn fork(risk: Option<ForkRisk>) -> io::Result<Forked> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Forked::Child),
-        pid => Ok(Forked::Parent(Child::open(pid)?)),
+        pid => Child::open(pid).map(Forked::Parent).inspect_err(|_| {
+            // No descriptor is left for it: nobody could wait for it later.
+            // SAFETY: the child has not been waited for, so the pid is still its own; a null
+            // status pointer is allowed.
+            unsafe {
+                libc::kill(pid, libc::SIGKILL);
+                libc::waitpid(pid, std::ptr::null_mut(), 0);
+            }
+        }),
     }
 }
 
 fn require_one_thread() -> io::Result<()> {
-    match thread_count() {
+    /// A thread that was joined is listed until the kernel has let go of it, a moment later.
+    const LETTING_GO: Duration = Duration::from_millis(20);
+    let start = Instant::now();
+    let mut threads = thread_count();
+    while threads > 1 && start.elapsed() < LETTING_GO {
+        std::thread::sleep(Duration::from_millis(1));
+        threads = thread_count();
+    }
+    match threads {
         1 => Ok(()),
         threads => Err(io::Error::new(
             io::ErrorKind::Unsupported,

@@ -66,7 +66,6 @@ pub(crate) fn prepare_image() {
 /// Ctrl-C goes to every process of the terminal's foreground group. What it means is the
 /// parent's decision; its workers end with it.
 pub(crate) fn shrug_off_interrupt() {
-    extern "C" fn nothing(_: libc::c_int) {}
     // SAFETY: the action is fully initialised (zeros are a valid mask and flags), the handler
     // does nothing and so is async-signal-safe.
     unsafe {
@@ -76,6 +75,8 @@ pub(crate) fn shrug_off_interrupt() {
         libc::sigaction(libc::SIGINT, &raw const action, std::ptr::null_mut());
     }
 }
+
+extern "C" fn nothing(_: libc::c_int) {}
 
 /// Sets the name that `ps` and `top` show for the calling thread (cut to 15 bytes).
 pub(crate) fn set_thread_name(name: &str) {
@@ -87,8 +88,15 @@ pub(crate) fn set_thread_name(name: &str) {
     unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr()) };
 }
 
-/// Gives `SIGINT` its default meaning back.
-pub(crate) fn default_interrupt() {
-    // SAFETY: SIG_DFL is a valid disposition for SIGINT.
-    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
+/// Gives `SIGINT` its default meaning back, in a child that inherited the shrug.
+pub(crate) fn stop_shrugging() {
+    // SAFETY: zeros are a valid sigaction for the kernel to overwrite; SIG_DFL is a valid
+    // disposition for SIGINT.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGINT, std::ptr::null(), &raw mut action);
+        if action.sa_sigaction == nothing as extern "C" fn(libc::c_int) as usize {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+        }
+    }
 }

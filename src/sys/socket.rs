@@ -78,9 +78,10 @@ pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Recei
         let raw = socket.as_fd().as_raw_fd();
         match recvmsg::<()>(raw, &mut parts, Some(&mut space), flags) {
             Ok(message) => break message,
-            Err(Errno::EINTR) => {}
+            // Reset: the peer closed its end before it had read everything. The kernel tells so
+            // once, even before what the peer has sent; that and the end come next.
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             Err(Errno::EAGAIN) => return Ok(Received::Nothing),
-            Err(Errno::ECONNRESET) => return Ok(Received::Closed),
             Err(error) => return Err(error.into()),
         }
     };
@@ -155,6 +156,17 @@ mod tests {
         drop(a);
         assert!(matches!(try_recv(&b, &mut buffer), Ok(Received::Message(3, _))));
         assert!(matches!(try_recv(&b, &mut buffer), Ok(Received::Closed)));
+    }
+
+    #[test]
+    fn the_last_message_of_a_peer_that_did_not_listen_arrives() {
+        let (a, b) = pair().expect("socketpair");
+        send(&a, b"unread", &[], true).expect("send");
+        send(&b, b"last words", &[], true).expect("send");
+        drop(b);
+        let mut buffer = [0; 16];
+        assert!(matches!(try_recv(&a, &mut buffer), Ok(Received::Message(10, _))));
+        assert!(matches!(try_recv(&a, &mut buffer), Ok(Received::Closed)));
     }
 
     #[test]

@@ -10,7 +10,6 @@ use crate::sys::memfd;
 use crate::sys::socket::{self, MAX_MESSAGE, Received};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -108,9 +107,10 @@ pub(crate) enum ToChild {
         capacity: u64,
         forget: Vec<u64>,
     },
-    /// To a fork server: start a child. Descriptors: its control socket, then stdio by the flags.
+    /// To a fork server: start a child. Descriptors: its control socket, then stdio by the flags,
+    /// then bodies. The environment is an encoded `Vec<CString>`.
     Fork {
-        environment: Option<Vec<CString>>,
+        environment: Option<Body>,
         settings: Settings,
         stdio: [bool; 3],
     },

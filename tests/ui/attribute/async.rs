@@ -1,0 +1,6 @@
+#[multiproc::task]
+async fn fetch(url: String) -> String {
+    url
+}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[multiproc::task]
+struct Square;
+
+fn main() {}
