@@ -4,7 +4,7 @@ use super::task::Payload;
 use crate::codec::{Encode, items};
 use crate::shm::block::{LARGEST_POOLED, WriterBlock, capacity_for};
 use crate::shm::bytes::Bytes;
-use crate::shm::tasks::MAX_INLINE;
+use crate::shm::tasks::{MAX_IN_LINE, MAX_INLINE};
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -151,7 +151,7 @@ impl Blocks {
 }
 
 fn encode_small<A: Encode>(arguments: &A) -> Result<Option<Bytes>> {
-    let Some(len) = items::known_len(arguments).filter(|len| *len <= 32) else {
+    let Some(len) = items::known_len(arguments).filter(|len| *len <= MAX_IN_LINE) else {
         return Ok(None);
     };
     let mut result = Ok(());

@@ -1,3 +1,4 @@
+use super::batch::{Batch, decode_first};
 use super::builder::PoolBuilder;
 use super::chunks::{Chunks, single};
 use super::engine::Engine;
@@ -98,11 +99,9 @@ impl Pool {
     {
         let entry = entry::frame_entry::<F, A>()?;
         let payload = self.engine().blocks.encode(&arguments)?;
-        let batch = self.engine().batch(Some(1));
+        let batch = Batch::new(Some(1));
         self.engine().submit_and_wait(single(entry, payload, batch.clone()), &batch)?;
-        let parts = batch.take();
-        let part = parts.as_ref().and_then(|parts| parts.first());
-        part.map_or_else(|| Err(Error::closed()), super::batch::Part::decode_one)
+        decode_first(batch.parts())
     }
 
     /// Like [`apply`](Pool::apply), but returns at once.
@@ -118,12 +117,9 @@ impl Pool {
     {
         let entry = entry::frame_entry::<F, A>()?;
         let payload = self.engine().blocks.encode(&arguments)?;
-        let batch = self.engine().batch(Some(1));
+        let batch = Batch::new(Some(1));
         self.engine().submit(single(entry, payload, batch.clone()))?;
-        Ok(AsyncResult::new(self.engine().clone(), batch, |parts| match parts.first() {
-            Some(part) => part.decode_one(),
-            None => Err(Error::closed()),
-        }))
+        Ok(AsyncResult::new(self.engine().clone(), batch, decode_first))
     }
 
     /// Calls a function registered with [`#[multiproc::task]`](macro@crate::task) by its name, and
@@ -149,11 +145,9 @@ impl Pool {
     pub fn apply_named<A: Arguments, R: Data>(&self, name: &str, arguments: A) -> Result<R> {
         let entry = entry::registry::find::<A, R>(name)?;
         let payload = self.engine().blocks.encode(&arguments)?;
-        let batch = self.engine().batch(Some(1));
+        let batch = Batch::new(Some(1));
         self.engine().submit_and_wait(single(entry, payload, batch.clone()), &batch)?;
-        let parts = batch.take();
-        let part = parts.as_ref().and_then(|parts| parts.first());
-        part.map_or_else(|| Err(Error::closed()), super::batch::Part::decode_one)
+        decode_first(batch.parts())
     }
 
     /// Calls `function` with each item and returns the values in order.

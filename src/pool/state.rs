@@ -439,8 +439,8 @@ impl State {
         self.dispatch();
     }
 
-    /// The outcomes to deliver once the lock is free.
-    pub(super) fn take_finished(&mut self) -> Vec<Done> {
+    /// Moves the outcomes to an empty vector, to be delivered once the lock is free.
+    pub(super) fn take_finished(&mut self, finished: &mut Vec<Done>) {
         for done in &self.finished {
             let count = u64::from(done.count);
             self.outstanding = self.outstanding.saturating_sub(count);
@@ -449,7 +449,7 @@ impl State {
                 _ => self.done += count,
             }
         }
-        std::mem::take(&mut self.finished)
+        std::mem::swap(&mut self.finished, finished);
     }
 
     /// Whether outcomes wait to be delivered.

@@ -84,7 +84,7 @@ impl Inbox {
             if outbox.board.command() == Command::Exit {
                 return None;
             }
-            if self.tasks.tail() != self.next {
+            if self.tasks.is_posted(self.next) {
                 let descriptor = self.tasks.read(self.next);
                 return Some(Running { descriptor, frame: self.next, claimed: 0 });
             }
@@ -92,7 +92,7 @@ impl Inbox {
                 continue;
             }
             outbox.sleep(park::IDLE, || {
-                self.tasks.tail() != self.next || outbox.board.command() == Command::Exit
+                self.tasks.is_posted(self.next) || outbox.board.command() == Command::Exit
             });
         }
     }
