@@ -45,7 +45,7 @@ pub(super) fn admit(engine: &Engine, state: &mut State, worker: Worker) {
 /// The life of the supervisor thread: until the last worker of a finished pool is gone.
 pub(super) fn run(engine: &Arc<Engine>) {
     let mut ready = Vec::new();
-    let mut buffer = vec![0; crate::sys::socket::MAX_MESSAGE];
+    let mut buffer = Vec::new();
     let mut failed_starts = 0;
     if engine.poller.add(&engine.kick, KICK).is_err() {
         engine.release_after(|state| state.end(Error::closed(), true));
@@ -93,7 +93,7 @@ fn fall_asleep(engine: &Engine) -> Deadline {
 }
 
 /// Handles events; true if the pool is over and the last worker gone.
-fn wake_up(engine: &Engine, ready: &[u64], buffer: &mut [u8]) -> bool {
+fn wake_up(engine: &Engine, ready: &[u64], buffer: &mut Vec<u8>) -> bool {
     let mut state = engine.lock();
     state.supervisor_awake = true;
     state.disarm();
@@ -126,7 +126,7 @@ fn wake_up(engine: &Engine, ready: &[u64], buffer: &mut [u8]) -> bool {
 }
 
 /// Reads a worker's socket.
-fn hear(engine: &Engine, worker: &mut Worker, buffer: &mut [u8]) {
+fn hear(engine: &Engine, worker: &mut Worker, buffer: &mut Vec<u8>) {
     match worker.link_mut().drain_socket(buffer) {
         Ok(true) => {}
         // Closed. Its death, if it is dead, is seen through the pidfd; a worker that closed the

@@ -74,11 +74,7 @@ impl ForkServer {
             io::ErrorKind::BrokenPipe => Refusal::Gone,
             _ => Refusal::Final(Error::os("the fork server could not be asked", error)),
         };
-        let environment = if launch.environment.is_unchanged() {
-            None
-        } else {
-            Some(launch.environment.strings().map_err(Refusal::Final)?)
-        };
+        let environment = launch.environment.changed_strings().map_err(Refusal::Final)?;
         let request = ToChild::Fork {
             environment,
             settings: launch.settings.clone(),

@@ -148,7 +148,7 @@ fn fork_here(launch: &Launch, theirs: &OwnedFd, closure: Option<Closure>) -> Res
     let theirs_in_child = theirs.try_clone().map_err(os("no control socket"))?;
     // What is buffered now would be written by both.
     flush_output();
-    let environment = launch.environment.strings()?;
+    let environment = launch.environment.changed_strings()?;
     let forked = fork(launch.fork_risk).map_err(|error| {
         Error::start("fork (use Spawn or ForkServer if threads are needed)").with_source(error)
     })?;
@@ -156,7 +156,6 @@ fn fork_here(launch: &Launch, theirs: &OwnedFd, closure: Option<Closure>) -> Res
         Forked::Parent(child) => Ok(child),
         Forked::Child => {
             let stdio = launch.stdio.each_ref().map(|fd| fd.as_ref().map(|fd| fd.as_fd()));
-            let environment = (!launch.environment.is_unchanged()).then_some(environment);
             child::main_forked(theirs_in_child, environment, &launch.settings, stdio, closure)
         }
     }
@@ -198,8 +197,8 @@ impl Starting {
             return Err(Error::start("the process was taken before"));
         };
         let waiting = os("waiting for a new process failed");
+        let mut buffer = Vec::new();
         loop {
-            let mut buffer = vec![0; socket::MAX_MESSAGE];
             match control::try_recv::<ToParent>(socket, &mut buffer) {
                 Ok(Incoming::Message(message)) => return Ok(message.body),
                 Ok(Incoming::Nothing) => {}
