@@ -131,21 +131,27 @@ impl Blocks {
                 }
                 let mut bytes = Vec::new();
                 items::push(arguments, &mut bytes).map_err(Error::arguments)?;
-                self.pack(bytes)
+                self.pack(&mut bytes)
             }
         }
     }
 
-    /// Makes a payload of encoded items.
-    pub(super) fn pack(self: &Arc<Self>, bytes: Vec<u8>) -> Result<Payload> {
-        if bytes.len() <= MAX_INLINE {
-            return Ok(Payload::Shared(Arc::new(bytes)));
-        }
+    /// Makes a payload of encoded items; leaves `bytes` empty, with its memory if possible.
+    pub(super) fn pack(self: &Arc<Self>, bytes: &mut Vec<u8>) -> Result<Payload> {
         let len = bytes.len();
+        if len <= MAX_IN_LINE {
+            let small = Bytes::from(bytes.as_slice());
+            bytes.clear();
+            return Ok(Payload::Small(small));
+        }
+        if len <= MAX_INLINE {
+            return Ok(Payload::Shared(Arc::new(std::mem::take(bytes))));
+        }
         let block = self.filled(len, |space| {
-            space.copy_from_slice(&bytes);
+            space.copy_from_slice(bytes);
             Ok(())
         })?;
+        bytes.clear();
         Ok(Payload::Block(block, len))
     }
 }

@@ -203,13 +203,13 @@ impl Chunks {
         batch: &Arc<Batch>,
     ) -> std::result::Result<u64, Stopped> {
         let mut size = ChunkSize::new(self, items.size_hint().0);
+        let mut chunk = Chunk::default();
         let mut submitted = 0;
         loop {
             let stopped = |error| Stopped { error, submitted };
-            let mut chunk = Chunk::new(job, size.next());
-            let more = chunk.fill(&mut items).map_err(stopped)?;
+            let more = chunk.fill(job, size.next(), &mut items).map_err(stopped)?;
             if chunk.count > 0 {
-                let payload = self.engine.blocks.pack(chunk.bytes).map_err(stopped)?;
+                let payload = self.engine.blocks.pack(&mut chunk.bytes).map_err(stopped)?;
                 let task = Task {
                     entry: job.entry,
                     payload,
@@ -290,24 +290,25 @@ impl ChunkSize {
 }
 
 /// A chunk in the making.
+#[derive(Default)]
 struct Chunk {
     bytes: Vec<u8>,
     count: u32,
-    most: usize,
 }
 
 impl Chunk {
-    fn new(job: &Job, most: usize) -> Self {
-        Self { bytes: job.header.clone(), count: 0, most }
-    }
-
-    /// Adds items until the chunk is full; false if there are no more.
-    fn fill<A: Encode>(&mut self, items: &mut impl Iterator<Item = A>) -> Result<bool> {
-        let start = self.bytes.len();
-        while (self.count as usize) < self.most && self.bytes.len() - start < CHUNK_BYTES {
-            let Some(item) = items.next() else {
-                return Ok(false);
-            };
+    /// Starts anew with up to `most` items; false if there are no more after them.
+    fn fill<A: Encode>(
+        &mut self,
+        job: &Job,
+        most: usize,
+        items: &mut impl Iterator<Item = A>,
+    ) -> Result<bool> {
+        self.count = 0;
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&job.header);
+        while (self.count as usize) < most && self.bytes.len() - job.header.len() < CHUNK_BYTES {
+            let Some(item) = items.next() else { return Ok(false) };
             items::push(&item, &mut self.bytes).map_err(Error::arguments)?;
             self.count += 1;
         }

@@ -107,9 +107,9 @@ impl<I, R> Imap<I, R> {
         }
     }
 
-    fn submit(&mut self, bytes: Vec<u8>, count: u32) {
+    fn submit(&mut self, mut bytes: Vec<u8>, count: u32) {
         let (sink, base) = self.sink(count.into());
-        let submitted = self.engine.blocks.pack(bytes).and_then(|payload| {
+        let submitted = self.engine.blocks.pack(&mut bytes).and_then(|payload| {
             self.engine.submit(Task {
                 entry: self.entry,
                 payload,
@@ -216,7 +216,7 @@ impl<I, R> Drop for Imap<I, R> {
         }
         match &self.order {
             Order::Completion(batch) => {
-                drop(self.engine.cancel(&(batch.clone() as Arc<dyn Sink>), false))
+                self.engine.cancel(&(batch.clone() as Arc<dyn Sink>), false);
             }
             Order::Input(batches) => {
                 for batch in batches.iter().filter(|batch| !batch.is_finished()) {

@@ -33,7 +33,7 @@ use std::thread::JoinHandle;
 /// let pool = Pool::new()?;
 /// assert_eq!(pool.map(square, 0..5)?, [0, 1, 4, 9, 16]);
 /// assert_eq!(pool.apply(|a: u64, b: u64| a + b, (2, 3))?, 5);
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 ///
 /// Dropping a pool terminates it; [`close`](Pool::close) and [`join`](Pool::join) let it finish.
@@ -173,7 +173,7 @@ impl Pool {
     /// ```
     /// let pool = multiproc::Pool::builder().workers(2).build()?;
     /// assert_eq!(pool.starmap(u64::pow, [(2, 3), (3, 2)])?, [8, 9]);
-    /// # multiproc::Result::Ok(())
+    /// # Ok::<(), multiproc::Error>(())
     /// ```
     ///
     /// # Errors
@@ -198,7 +198,7 @@ impl Pool {
     /// let table: Vec<u64> = (0..1000).map(|x| x * x).collect();
     /// let looked_up = pool.map_with(&table, |table, index: usize| table[index], [3, 5, 999])?;
     /// assert_eq!(looked_up, [9, 25, 998_001]);
-    /// # multiproc::Result::Ok(())
+    /// # Ok::<(), multiproc::Error>(())
     /// ```
     ///
     /// # Errors
@@ -273,7 +273,7 @@ impl Pool {
     /// let halves = pool.imap(|x: u32| 100 / x, [4, 0, 5])?;
     /// let halves: Vec<_> = halves.map(|result| result.ok()).collect();
     /// assert_eq!(halves, [Some(25), None, Some(20)]); // 100 / 0 panicked, alone
-    /// # multiproc::Result::Ok(())
+    /// # Ok::<(), multiproc::Error>(())
     /// ```
     ///
     /// # Errors

@@ -23,7 +23,7 @@ pub(super) type Decode<R> = fn(&[Part]) -> Result<R>;
 /// let squares = pool.map_async(|x: u64| x * x, 0..4)?;
 /// assert_eq!(squares.get()?, [0, 1, 4, 9]);
 /// assert_eq!(sum.get()?, 3);
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 #[must_use = "the result of the call is lost with it"]
 pub struct AsyncResult<R> {
@@ -132,7 +132,7 @@ impl<R: 'static> AsyncResult<R> {
     /// let result = pool.apply_async(|| 42, ())?.on_success(move |value| sender.send(*value).unwrap());
     /// assert_eq!(receiver.recv().unwrap(), 42);
     /// assert_eq!(result.get()?, 42);
-    /// # multiproc::Result::Ok(())
+    /// # Ok::<(), multiproc::Error>(())
     /// ```
     pub fn on_success(self, callback: impl FnOnce(&R) + Send + 'static) -> Self {
         self.call_back(move |result| {

@@ -56,12 +56,6 @@ impl Running {
     fn items(&self) -> u32 {
         self.descriptor.end.wrapping_sub(self.descriptor.first)
     }
-
-    /// The item that is being run, counted from the start of the payload.
-    #[cfg(test)]
-    pub(crate) fn item(&self) -> u32 {
-        self.descriptor.first + self.claimed - 1
-    }
 }
 
 /// Where tasks come from.
