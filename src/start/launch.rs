@@ -233,8 +233,7 @@ impl Starting {
     }
 
     fn is_silent(&self, socket: &InternalFd) -> bool {
-        let now = Deadline::after(Duration::ZERO);
-        !socket::wait_readable(socket, now).unwrap_or(false)
+        !socket::is_readable(socket).unwrap_or(false)
     }
 
     fn ended(&self, child: &Child, what: &str) -> Error {

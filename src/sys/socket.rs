@@ -130,6 +130,18 @@ pub(crate) fn wait_readable(fd: impl AsFd, deadline: Deadline) -> io::Result<boo
     Ok(wait_any(&[fd.as_fd()], deadline)?.is_some())
 }
 
+/// Whether `fd` is readable (or hung up) now.
+pub(crate) fn is_readable(fd: impl AsFd) -> io::Result<bool> {
+    let mut polls = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    loop {
+        match poll(&mut polls, PollTimeout::ZERO) {
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(ready) => return Ok(ready > 0),
+        }
+    }
+}
+
 /// Waits until one of `fds` is readable (or hung up) and returns its index; `None` if the
 /// deadline passed first.
 pub(crate) fn wait_any(fds: &[BorrowedFd<'_>], deadline: Deadline) -> io::Result<Option<usize>> {
