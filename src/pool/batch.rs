@@ -25,8 +25,7 @@ impl Part {
                 }
             }
             Outcome::Block(block) => {
-                let decoded = decode_block(block.len(), &|at, target| block.copy_out(at, target));
-                take(decoded.map_err(Error::result));
+                take(decode_block(block).map_err(Error::result));
             }
             Outcome::Values(bytes) => {
                 let mut reader = Reader(bytes.as_slice());

@@ -2,6 +2,7 @@
 
 use crate::sys::memfd;
 use crate::sys::mmap::Mapping;
+use bytemuck::Pod;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -67,7 +68,25 @@ impl Segment {
         let source = self.address(at, target.len());
         // SAFETY: the source range was checked by `address`; the target is an exclusive slice of
         // private memory, so the two do not overlap.
-        unsafe { copy_racy(source, target) };
+        unsafe { copy_racy(source, target.as_mut_ptr(), target.len()) };
+    }
+
+    /// Copies `count` numbers out as [`copy_out`](Self::copy_out) does, to memory that is written
+    /// to only once.
+    ///
+    /// # Panics
+    /// If the range is not inside the segment; callers check untrusted positions first.
+    pub(crate) fn copy_out_vec<N: Pod>(&self, at: usize, count: usize) -> Vec<N> {
+        let len = count.checked_mul(size_of::<N>()).expect("a range outside the segment");
+        let source = self.address(at, len);
+        let mut all: Vec<N> = Vec::with_capacity(count);
+        // SAFETY: the source range was checked by `address`; the target is fresh memory for
+        // `count` numbers. The copy initialises all of them, and any bytes are a number.
+        unsafe {
+            copy_racy(source, all.as_mut_ptr().cast(), len);
+            all.set_len(count);
+        }
+        all
     }
 
     /// The bytes of a range that nobody writes to.
@@ -100,61 +119,69 @@ impl Segment {
     }
 }
 
-/// Copies memory that may change under the copy, without a data race in Rust's sense.
+/// Copies memory that may change under the copy, without a data race in Rust's sense. The target
+/// need not be initialised before; it is afterwards.
 ///
 /// # Safety
-/// `source` is readable for `target.len()` bytes and does not overlap `target`.
+/// `source` is readable and `target` writable for `len` bytes; nobody else uses the target
+/// meanwhile, and the two do not overlap.
 #[cfg(target_arch = "x86_64")]
-unsafe fn copy_racy(source: *const u8, target: &mut [u8]) {
+unsafe fn copy_racy(source: *const u8, target: *mut u8, len: usize) {
     /// Below this the string instruction's start-up costs more than it saves.
     const LONG: usize = 256;
-    if target.len() < LONG {
+    if len < LONG {
         // SAFETY: passed on from the caller.
-        return unsafe { copy_by_words(source, target) };
+        return unsafe { copy_by_words(source, target, len) };
     }
     // SAFETY: to the compiler the asm block is opaque: it may read anything from `source` and
-    // writes exactly `target`, which is exclusive. The direction flag is clear by the ABI.
+    // writes exactly the target, which is exclusive. The direction flag is clear by the ABI.
     unsafe {
         std::arch::asm!(
             "rep movsb",
-            inout("rcx") target.len() => _,
+            inout("rcx") len => _,
             inout("rsi") source => _,
-            inout("rdi") target.as_mut_ptr() => _,
+            inout("rdi") target => _,
             options(nostack, preserves_flags)
         );
     }
 }
 
-/// Copies memory that may change under the copy, without a data race in Rust's sense.
+/// Copies memory that may change under the copy, without a data race in Rust's sense. The target
+/// need not be initialised before; it is afterwards.
 ///
 /// # Safety
-/// `source` is readable for `target.len()` bytes and does not overlap `target`.
+/// `source` is readable and `target` writable for `len` bytes; nobody else uses the target
+/// meanwhile, and the two do not overlap.
 #[cfg(not(target_arch = "x86_64"))]
-unsafe fn copy_racy(source: *const u8, target: &mut [u8]) {
+unsafe fn copy_racy(source: *const u8, target: *mut u8, len: usize) {
     // SAFETY: passed on from the caller.
-    unsafe { copy_by_words(source, target) };
+    unsafe { copy_by_words(source, target, len) };
 }
 
 /// Copies by relaxed atomic loads, words where the source is aligned.
 ///
 /// # Safety
 /// As for `copy_racy`.
-unsafe fn copy_by_words(source: *const u8, target: &mut [u8]) {
+unsafe fn copy_by_words(source: *const u8, target: *mut u8, len: usize) {
     let mut done = 0;
     if source.cast::<u64>().is_aligned() {
-        for chunk in target.chunks_exact_mut(8) {
+        while len - done >= 8 {
             // SAFETY: `done + 8` is within the length that the caller vouches for, and the
-            // address is aligned, being a multiple of 8 from an aligned one.
-            let word = unsafe { AtomicU64::from_ptr(source.add(done).cast_mut().cast()) };
+            // source is aligned, being a multiple of 8 from an aligned one.
             // Relaxed: ordering comes from the position words of the protocol.
-            chunk.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+            unsafe {
+                let word = AtomicU64::from_ptr(source.add(done).cast_mut().cast());
+                target.add(done).cast::<u64>().write_unaligned(word.load(Ordering::Relaxed));
+            }
             done += 8;
         }
     }
-    for (index, byte) in target.iter_mut().enumerate().skip(done) {
-        // SAFETY: `index` is within the length that the caller vouches for.
-        let source = unsafe { AtomicU8::from_ptr(source.add(index).cast_mut()) };
-        *byte = source.load(Ordering::Relaxed);
+    for index in done..len {
+        // SAFETY: `index` is within the length that the caller vouches for. Relaxed: as above.
+        unsafe {
+            let byte = AtomicU8::from_ptr(source.add(index).cast_mut());
+            target.add(index).write(byte.load(Ordering::Relaxed));
+        }
     }
 }
 
@@ -175,6 +202,9 @@ mod tests {
                 let mut copy = vec![0; len];
                 segment.copy_out(at, &mut copy);
                 assert!(copy.iter().enumerate().all(|(i, &b)| b == ((at + i) % 251) as u8));
+                assert_eq!(segment.copy_out_vec::<u8>(at, len), copy);
+                let numbers = segment.copy_out_vec::<u16>(at, len / 2);
+                assert_eq!(bytemuck::cast_slice::<u16, u8>(&numbers), &copy[..len / 2 * 2]);
             }
         }
     }
