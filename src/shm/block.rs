@@ -84,16 +84,6 @@ impl ArgumentBlock {
     }
 }
 
-/// Bytes that another process may be changing, so that they are only ever copied out.
-pub(crate) trait CopyOut {
-    /// How many bytes there are.
-    fn len(&self) -> usize;
-    /// Copies bytes out; the range must lie inside.
-    fn copy_out(&self, at: usize, target: &mut [u8]);
-    /// Copies numbers out; the range must lie inside.
-    fn copy_out_vec<N: Pod>(&self, at: usize, count: usize) -> Vec<N>;
-}
-
 /// A result block as the parent sees it: hostile, so bytes are only copied out.
 #[derive(Debug)]
 pub(crate) struct ResultBlock(Segment);
@@ -111,13 +101,13 @@ impl ResultBlock {
         self.0.len()
     }
 
-    /// Copies bytes out; the range must lie inside.
-    pub(crate) fn copy_out(&self, at: usize, target: &mut [u8]) {
-        self.0.copy_out(at, target);
-    }
-
     /// Copies numbers out; the range must lie inside.
     pub(crate) fn copy_out_vec<N: Pod>(&self, at: usize, count: usize) -> Vec<N> {
         self.0.copy_out_vec(at, count)
+    }
+
+    /// Copies bytes out; the range must lie inside.
+    pub(crate) fn copy_out(&self, at: usize, target: &mut [u8]) {
+        self.0.copy_out(at, target);
     }
 }

@@ -3,7 +3,7 @@
 use super::control::{self, Failure, Incoming, ToChild, ToParent};
 use super::worker_link::{ONE_SHOT, POOLED_BLOCKS};
 use crate::error::PanicInfo;
-use crate::shm::block::{CopyOut, ResultBlock, WriterBlock};
+use crate::shm::block::{ResultBlock, WriterBlock};
 use crate::shm::board::{Board, Command};
 use crate::shm::bytes::Bytes;
 use crate::shm::claim::{self, Position};
@@ -55,6 +55,16 @@ impl CopyOut for BlockBytes {
     fn copy_out_vec<N: Pod>(&self, at: usize, count: usize) -> Vec<N> {
         self.block.copy_out_vec(at, count)
     }
+}
+
+/// Hostile bytes, which can only be copied. Ranges must lie within the length.
+pub(crate) trait CopyOut {
+    /// How many there are.
+    fn len(&self) -> usize;
+    /// Copies bytes.
+    fn copy_out(&self, at: usize, target: &mut [u8]);
+    /// Copies numbers into a new vector.
+    fn copy_out_vec<N: Pod>(&self, at: usize, count: usize) -> Vec<N>;
 }
 
 impl Drop for BlockBytes {
