@@ -74,24 +74,35 @@ pub(crate) fn send(
 /// `InvalidData` for a message larger than [`MAX_MESSAGE`] or with too many descriptors: the
 /// sender does not keep the protocol.
 pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Received> {
-    let raw = socket.as_fd().as_raw_fd();
-    let len = loop {
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
-        match peek(raw, &mut [], flags) {
-            Ok(len) => break len,
-            Err(Errno::EINTR) => {}
+    let (len, flags, fds) = loop {
+        match receive(socket.as_fd().as_raw_fd(), buffer) {
+            Ok(received) => break received,
+            // Reset: the peer closed its end before it had read everything. The kernel tells so
+            // once, even before what the peer has sent; that and the end come next.
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             Err(Errno::EAGAIN) => return Ok(Received::Nothing),
-            Err(Errno::ECONNRESET) => return Ok(Received::Closed),
             Err(error) => return Err(error.into()),
         }
     };
+    if flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "an oversized control message"));
+    }
+    match len {
+        0 if fds.is_empty() => Ok(Received::Closed),
+        len => Ok(Received::Message(len, fds)),
+    }
+}
+
+/// Finds out how long the next message is and takes it.
+fn receive(socket: RawFd, buffer: &mut Vec<u8>) -> nix::Result<(usize, MsgFlags, Vec<OwnedFd>)> {
+    let look = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+    let len = peek(socket, &mut [], look)?;
     buffer.clear();
     buffer.resize(len.min(MAX_MESSAGE), 0);
-    // The message is there, so this neither waits nor is interrupted.
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let take = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let mut space = cmsg_space!([RawFd; MAX_FDS]);
     let mut parts = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<()>(raw, &mut parts, Some(&mut space), flags)?;
+    let message = recvmsg::<()>(socket, &mut parts, Some(&mut space), take)?;
     let mut fds = Vec::new();
     if let Ok(control) = message.cmsgs() {
         for part in control {
@@ -102,13 +113,7 @@ pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Re
             }
         }
     }
-    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "an oversized control message"));
-    }
-    match message.bytes {
-        0 if fds.is_empty() => Ok(Received::Closed),
-        len => Ok(Received::Message(len, fds)),
-    }
+    Ok((message.bytes, message.flags, fds))
 }
 
 /// Receives one message, waiting until the deadline; `Nothing` means that it passed.
@@ -175,6 +180,17 @@ mod tests {
         drop(a);
         assert!(matches!(try_recv(&b, &mut buffer), Ok(Received::Message(3, _))));
         assert!(matches!(try_recv(&b, &mut buffer), Ok(Received::Closed)));
+    }
+
+    #[test]
+    fn the_last_message_of_a_peer_that_did_not_listen_arrives() {
+        let (a, b) = pair().expect("socketpair");
+        send(&a, b"unread", &[], true).expect("send");
+        send(&b, b"last words", &[], true).expect("send");
+        drop(b);
+        let mut buffer = Vec::new();
+        assert!(matches!(try_recv(&a, &mut buffer), Ok(Received::Message(10, _))));
+        assert!(matches!(try_recv(&a, &mut buffer), Ok(Received::Closed)));
     }
 
     #[test]
