@@ -99,6 +99,8 @@ impl Pool {
     {
         let entry = entry::frame_entry::<F, A>()?;
         let payload = self.engine().blocks.encode(&arguments)?;
+        // Their memory may be what the result needs.
+        drop(arguments);
         let batch = Batch::new(Some(1));
         self.engine().submit_and_wait(single(entry, payload, batch.clone()), &batch)?;
         decode_first(batch.parts())
@@ -117,6 +119,8 @@ impl Pool {
     {
         let entry = entry::frame_entry::<F, A>()?;
         let payload = self.engine().blocks.encode(&arguments)?;
+        // Their memory may be what the result needs.
+        drop(arguments);
         let batch = Batch::new(Some(1));
         self.engine().submit(single(entry, payload, batch.clone()))?;
         Ok(AsyncResult::new(self.engine().clone(), batch, decode_first))
@@ -145,6 +149,8 @@ impl Pool {
     pub fn apply_named<A: Arguments, R: Data>(&self, name: &str, arguments: A) -> Result<R> {
         let entry = entry::registry::find::<A, R>(name)?;
         let payload = self.engine().blocks.encode(&arguments)?;
+        // Their memory may be what the result needs.
+        drop(arguments);
         let batch = Batch::new(Some(1));
         self.engine().submit_and_wait(single(entry, payload, batch.clone()), &batch)?;
         decode_first(batch.parts())

@@ -56,7 +56,7 @@ pub(super) fn run(engine: &Arc<Engine>) {
 
 fn supervise(engine: &Arc<Engine>) {
     let mut ready = Vec::new();
-    let mut buffer = vec![0; crate::sys::socket::MAX_MESSAGE];
+    let mut buffer = Vec::new();
     let mut healer = Healer::default();
     if engine.poller.add(&engine.kick, KICK).is_err() {
         engine.release_after(|state| state.end(Error::closed(), true));
@@ -102,7 +102,7 @@ fn fall_asleep(engine: &Engine) -> Deadline {
 }
 
 /// Handles events; true if the pool is over and the last worker gone.
-fn wake_up(engine: &Engine, ready: &[u64], buffer: &mut [u8]) -> bool {
+fn wake_up(engine: &Engine, ready: &[u64], buffer: &mut Vec<u8>) -> bool {
     let mut state = engine.lock();
     state.supervisor_awake = true;
     state.disarm();
@@ -136,7 +136,7 @@ fn wake_up(engine: &Engine, ready: &[u64], buffer: &mut [u8]) -> bool {
 }
 
 /// Reads a worker's socket.
-fn hear(engine: &Engine, worker: &mut Worker, buffer: &mut [u8]) {
+fn hear(engine: &Engine, worker: &mut Worker, buffer: &mut Vec<u8>) {
     match worker.link_mut().drain_socket(buffer) {
         Ok(true) => {}
         // Closed. A dying process closes its descriptors before its pidfd tells of its death, so

@@ -309,7 +309,7 @@ impl Worker {
     /// lost, and what it had not begun is returned to be run by others.
     pub(super) fn bury(mut self, exit: Exit, retries: u32, done: &mut Vec<Done>) -> Vec<Task> {
         // The socket first: it may hold blocks and last words.
-        let mut buffer = vec![0; crate::sys::socket::MAX_MESSAGE];
+        let mut buffer = Vec::new();
         if let Err(violation) = self.link.drain_socket(&mut buffer) {
             self.doom.get_or_insert(Doom::Violation(violation.0));
         }

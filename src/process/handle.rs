@@ -5,7 +5,6 @@ use crate::start::children::{self, Record};
 use crate::sys::clock::Deadline;
 use crate::sys::fd::InternalFd;
 use crate::sys::pidfd::Exit;
-use crate::sys::socket::MAX_MESSAGE;
 use crate::wire::control::{self, Failure, Incoming, ToParent};
 use crate::{Arguments, Data, Error, Execution, ExitStatus, Function, Result};
 use std::fmt;
@@ -161,7 +160,7 @@ impl<R: Data> Process<R> {
 
     /// Reads what the child left in its socket when it ended.
     fn result_from(&self, socket: &InternalFd, exit: Exit) -> Result<R> {
-        let mut buffer = vec![0; MAX_MESSAGE];
+        let mut buffer = Vec::new();
         let mut last_words = None;
         while let Ok(Incoming::Message(message)) = control::try_recv(socket, &mut buffer) {
             match message.body {

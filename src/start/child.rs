@@ -87,7 +87,12 @@ fn live(control: OwnedFd, closure: Option<Closure>, leave: Leave) -> ! {
 
 /// Takes the setup, hangs on to the lifeline, and says hello.
 fn begin(control: &Arc<OwnedFd>) -> io::Result<(Role, std::vec::IntoIter<OwnedFd>)> {
-    let Message { body, fds } = match control::recv(control, Deadline::after(SETUP_TIMEOUT))? {
+    // As a rule the setup is there, and then there is no need to ask for the time.
+    let incoming = match control::try_recv(control, &mut Vec::new())? {
+        Incoming::Nothing => control::recv(control, Deadline::after(SETUP_TIMEOUT))?,
+        incoming => incoming,
+    };
+    let Message { body, fds } = match incoming {
         Incoming::Message(message) => message,
         Incoming::Closed => exit::exit_now(1), // the parent is gone; nobody wants to know
         Incoming::Nothing => return Err(io::Error::other("no setup came")),

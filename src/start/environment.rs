@@ -30,13 +30,14 @@ impl Environment {
         self.changes.clear();
     }
 
-    /// Whether the child gets what the parent has.
-    pub(crate) fn is_unchanged(&self) -> bool {
-        !self.clear && self.changes.is_empty()
+    /// The `NAME=value` strings of the child, if they differ from the parent's.
+    pub(crate) fn changed_strings(&self) -> Result<Option<Vec<CString>>> {
+        let unchanged = !self.clear && self.changes.is_empty();
+        if unchanged { Ok(None) } else { self.strings().map(Some) }
     }
 
     /// The `NAME=value` strings of the child.
-    pub(crate) fn strings(&self) -> Result<Vec<CString>> {
+    fn strings(&self) -> Result<Vec<CString>> {
         let mut strings = Vec::new();
         if !self.clear {
             let inherited =

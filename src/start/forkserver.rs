@@ -76,12 +76,13 @@ impl ForkServer {
             _ => Refusal::Final(Error::os("the fork server could not be asked", error)),
         };
         let mut bodies = Vec::new();
-        let environment = if launch.environment.is_unchanged() {
-            None
-        } else {
-            let strings = launch.environment.strings().map_err(Refusal::Final)?;
-            let bytes = postcard::to_stdvec(&strings).map_err(io::Error::other).map_err(fail)?;
-            Some(Body::pack(bytes, &mut bodies).map_err(fail)?)
+        let environment = match launch.environment.changed_strings().map_err(Refusal::Final)? {
+            None => None,
+            Some(strings) => {
+                let bytes =
+                    postcard::to_stdvec(&strings).map_err(io::Error::other).map_err(fail)?;
+                Some(Body::pack(bytes, &mut bodies).map_err(fail)?)
+            }
         };
         let request = ToChild::Fork {
             environment,

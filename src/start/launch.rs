@@ -148,14 +148,13 @@ fn fork_here(launch: &Launch, theirs: &OwnedFd, closure: Option<Closure>) -> Res
     let theirs_in_child = theirs.try_clone().map_err(os("no control socket"))?;
     // What is buffered now would be written by both.
     flush_output();
-    let environment = launch.environment.strings()?;
+    let environment = launch.environment.changed_strings()?;
     let forked = fork(launch.fork_risk)
         .map_err(|error| Error::start("the process could not be forked").with_source(error))?;
     match forked {
         Forked::Parent(child) => Ok(child),
         Forked::Child => {
             let stdio = launch.stdio.each_ref().map(|fd| fd.as_ref().map(|fd| fd.as_fd()));
-            let environment = (!launch.environment.is_unchanged()).then_some(environment);
             child::main_forked(theirs_in_child, environment, &launch.settings, stdio, closure)
         }
     }
@@ -203,8 +202,8 @@ impl Starting {
             return Err(Error::start("the process was taken before"));
         };
         let waiting = os("waiting for a new process failed");
+        let mut buffer = Vec::new();
         loop {
-            let mut buffer = vec![0; socket::MAX_MESSAGE];
             match control::try_recv::<ToParent>(socket, &mut buffer) {
                 Ok(Incoming::Message(message)) => return Ok(message.body),
                 Ok(Incoming::Nothing) => {}
@@ -234,8 +233,7 @@ impl Starting {
     }
 
     fn is_silent(&self, socket: &InternalFd) -> bool {
-        let now = Deadline::after(Duration::ZERO);
-        !socket::wait_readable(socket, now).unwrap_or(false)
+        !socket::is_readable(socket).unwrap_or(false)
     }
 
     fn ended(&self, child: &Child, what: &str) -> Error {

@@ -3,8 +3,9 @@
 //! Exec closes what is close-on-exec; a fork without exec keeps everything. The parent's ends of
 //! sockets and of the lifeline are registered here, so that a forked child can neutralise them.
 
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
@@ -55,7 +56,7 @@ impl Drop for InternalFd {
 /// They are not closed: objects inherited from the parent still own the numbers and close them
 /// when they are dropped.
 pub(crate) fn neutralise_after_fork() {
-    let Ok(null) = File::open("/dev/null") else {
+    let Ok(null) = open_null() else {
         return;
     };
     // The child has one thread; a lock held by another thread of the parent (forking with several
@@ -72,8 +73,12 @@ pub(crate) fn neutralise_after_fork() {
 
 /// Replaces one descriptor by one of `/dev/null`, in a child that inherited it from its creator.
 pub(crate) fn neutralise(fd: BorrowedFd<'_>) {
-    if let Ok(null) = File::open("/dev/null") {
+    if let Ok(null) = open_null() {
         // SAFETY: as in `neutralise_after_fork`: the number stays owned by whoever owns it.
         unsafe { libc::dup3(null.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) };
     }
+}
+
+fn open_null() -> nix::Result<OwnedFd> {
+    open(c"/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
 }

@@ -2,41 +2,52 @@
 //!
 //! `PR_SET_PDEATHSIG` fires when the *thread* that forked ends, which is wrong for a library that
 //! is called from any thread. Instead every process that starts children holds the write end of
-//! one pipe. Each child opens the read end anew, so that it has an open file description of its
-//! own, and asks the kernel for a signal when the pipe hangs up (`O_ASYNC`, `F_SETOWN` and
+//! one pipe. Each child gets the read end opened anew, so that it has an open file description of
+//! its own, and asks the kernel for a signal when the pipe hangs up (`O_ASYNC`, `F_SETOWN` and
 //! `F_SETSIG`, fcntl(2)). The kernel closes the write end however the parent dies, so the signal
 //! needs no thread, no polling and no co-operation of the code that the child runs.
 
 use super::clock::Deadline;
 use super::fd::InternalFd;
 use super::fork;
-use super::socket::wait_readable;
-use std::fs::OpenOptions;
+use super::socket::{is_readable, wait_readable};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Mutex, PoisonError};
 
 struct Pipe {
     generation: u32,
-    read: OwnedFd,
+    /// Where the read end can be opened anew.
+    path: CString,
+    // Held open, so that the path leads there.
+    _read: OwnedFd,
     // Held open for as long as this process lives.
     _write: InternalFd,
 }
 
 static PIPE: Mutex<Option<Pipe>> = Mutex::new(None);
 
-/// The end of this process's lifeline that children get, as a descriptor of its own.
+/// The end of this process's lifeline that one child gets: an open file description of its own.
 pub(crate) fn read_end() -> io::Result<OwnedFd> {
     let mut pipe = PIPE.lock().unwrap_or_else(PoisonError::into_inner);
     let generation = fork::generation();
-    if let Some(pipe) = pipe.as_ref().filter(|pipe| pipe.generation == generation) {
-        return pipe.read.try_clone();
+    let pipe = match pipe.as_mut().filter(|pipe| pipe.generation == generation) {
+        Some(pipe) => pipe,
+        None => pipe.insert(Pipe::new(generation)?),
+    };
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    Ok(open(&*pipe.path, flags, Mode::empty())?)
+}
+
+impl Pipe {
+    fn new(generation: u32) -> io::Result<Self> {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        let path = CString::new(format!("/proc/self/fd/{}", read.as_raw_fd()))?;
+        Ok(Self { generation, path, _read: read, _write: InternalFd::new(write) })
     }
-    let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
-    let copy = read.try_clone()?;
-    *pipe = Some(Pipe { generation, read, _write: InternalFd::new(write) });
-    Ok(copy)
 }
 
 /// From <linux/fcntl.h>; the same on every architecture. The libc crate lacks it.
@@ -47,14 +58,10 @@ const F_SETSIG: libc::c_int = 10;
 pub(crate) struct Lifeline(OwnedFd);
 
 impl Lifeline {
-    /// Watches the parent through the end that it passed; `signal` (0 for none) comes to this
-    /// process when the parent dies, and at once if it is dead already.
+    /// Watches the parent through the end that it opened for this process alone; `signal` (0 for
+    /// none) comes to this process when the parent dies, and at once if it is dead already.
     pub(crate) fn watch(read_end: OwnedFd, signal: i32) -> io::Result<Self> {
-        let own = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(format!("/proc/self/fd/{}", read_end.as_raw_fd()))?;
-        let lifeline = Self(own.into());
+        let lifeline = Self(read_end);
         if signal != 0 {
             lifeline.arm(signal)?;
             if !lifeline.parent_is_alive() {
@@ -67,8 +74,8 @@ impl Lifeline {
 
     fn arm(&self, signal: i32) -> io::Result<()> {
         let fd = self.0.as_raw_fd();
-        // SAFETY: fcntl with these commands changes only the open file description, which is
-        // ours alone; getpid has no preconditions.
+        // SAFETY: fcntl with these commands changes only the open file description, which the
+        // parent opened for us alone; getpid has no preconditions.
         let armed = unsafe {
             libc::fcntl(fd, F_SETSIG, signal) == 0
                 && libc::fcntl(fd, libc::F_SETOWN, libc::getpid()) == 0
@@ -79,7 +86,7 @@ impl Lifeline {
 
     /// Whether the parent still lives.
     pub(crate) fn parent_is_alive(&self) -> bool {
-        !self.wait(Deadline::after(std::time::Duration::ZERO))
+        !is_readable(&self.0).unwrap_or(true)
     }
 
     /// Waits for the death of the parent; false if the deadline passes first.

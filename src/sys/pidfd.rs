@@ -4,7 +4,7 @@
 
 use super::clock::Deadline;
 use super::fd::InternalFd;
-use super::socket::wait_readable;
+use super::socket::{is_readable, wait_readable};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
@@ -109,8 +109,7 @@ impl Child {
                 // Not our child any more: it was reaped behind our back. It may also still run
                 // (a child of a process that was replaced by fork); the pidfd knows.
                 error if error.raw_os_error() == Some(libc::ECHILD) => {
-                    let ended = wait_readable(&self.fd, Deadline::after(Default::default()))?;
-                    Ok(ended.then_some(Exit::Unknown))
+                    Ok(is_readable(&self.fd)?.then_some(Exit::Unknown))
                 }
                 error if error.kind() == io::ErrorKind::Interrupted => Ok(None),
                 error => Err(error),

@@ -1,10 +1,36 @@
 //! The few facts that only `/proc` tells.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-/// The number of threads of this process, or 1 if `/proc` cannot be read.
+/// The number of threads of this process that run or may run, or 1 if `/proc` cannot be read.
+///
+/// A thread that was joined is still listed for a moment, while the kernel takes it apart. It
+/// executes nothing of this program any more, so it is not counted.
 pub(crate) fn thread_count() -> usize {
-    fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+    // Of a directory of threads the number of links is theirs and two, as of a directory of
+    // directories: one call tells that there is only one.
+    let links = fs::metadata("/proc/self/task").map_or(0, |task| task.nlink());
+    if links == 3 {
+        return 1;
+    }
+    let Ok(threads) = fs::read_dir("/proc/self/task") else {
+        return 1;
+    };
+    threads.flatten().filter(|thread| !is_exiting(&thread.path())).count().max(1)
+}
+
+/// Whether a thread has begun to exit, or is gone: `PF_EXITING` among the flags of proc(5).
+fn is_exiting(thread: &Path) -> bool {
+    const PF_EXITING: u64 = 4;
+    let Ok(stat) = fs::read_to_string(thread.join("stat")) else {
+        return true;
+    };
+    // The fields after the name, which is in parentheses and may hold anything.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let flags = fields.split_whitespace().nth(6).and_then(|field| field.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & PF_EXITING != 0)
 }
 
 /// The resident memory of this process in bytes, or 0 if `/proc` cannot be read.
@@ -14,4 +40,34 @@ pub(crate) fn resident_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
     pages.saturating_mul(u64::try_from(page).unwrap_or(4096))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_counts_until_it_has_been_joined() {
+        // Other tests have threads of their own in this process, so look at single ones.
+        for _ in 0..2000 {
+            let (tell, told) = std::sync::mpsc::channel();
+            let (stop, stopped) = std::sync::mpsc::channel::<()>();
+            let thread = std::thread::spawn(move || {
+                // SAFETY: gettid has no preconditions.
+                tell.send(unsafe { libc::gettid() }).expect("the test listens");
+                let _ = stopped.recv();
+            });
+            let path = format!("/proc/self/task/{}", told.recv().expect("the thread speaks"));
+            assert!(!is_exiting(Path::new(&path)));
+            drop(stop);
+            thread.join().expect("the thread ends");
+            assert!(is_exiting(Path::new(&path)));
+        }
+    }
+
+    #[test]
+    fn this_thread_counts() {
+        assert!(thread_count() >= 1);
+        assert!(!is_exiting(Path::new("/proc/thread-self")));
+    }
 }

@@ -8,8 +8,8 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv as peek,
+    recvmsg, sendmsg, socketpair,
 };
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -65,19 +65,18 @@ pub(crate) fn send(
     }
 }
 
-/// Receives one message without waiting.
+/// Receives one message without waiting; `buffer` then holds its bytes.
+///
+/// The buffer is made as long as the message, not as long as one may be: in a process that has
+/// just forked or been forked, each page that is written to is a page fault.
 ///
 /// # Errors
-/// `InvalidData` for a message larger than the buffer or with too many descriptors: the sender
-/// does not keep the protocol.
-pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Received> {
-    let mut space = cmsg_space!([RawFd; MAX_FDS]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let mut parts = [IoSliceMut::new(buffer)];
-    let message = loop {
-        let raw = socket.as_fd().as_raw_fd();
-        match recvmsg::<()>(raw, &mut parts, Some(&mut space), flags) {
-            Ok(message) => break message,
+/// `InvalidData` for a message larger than [`MAX_MESSAGE`] or with too many descriptors: the
+/// sender does not keep the protocol.
+pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Received> {
+    let (len, flags, fds) = loop {
+        match receive(socket.as_fd().as_raw_fd(), buffer) {
+            Ok(received) => break received,
             // Reset: the peer closed its end before it had read everything. The kernel tells so
             // once, even before what the peer has sent; that and the end come next.
             Err(Errno::EINTR | Errno::ECONNRESET) => {}
@@ -85,6 +84,25 @@ pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Recei
             Err(error) => return Err(error.into()),
         }
     };
+    if flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "an oversized control message"));
+    }
+    match len {
+        0 if fds.is_empty() => Ok(Received::Closed),
+        len => Ok(Received::Message(len, fds)),
+    }
+}
+
+/// Finds out how long the next message is and takes it.
+fn receive(socket: RawFd, buffer: &mut Vec<u8>) -> nix::Result<(usize, MsgFlags, Vec<OwnedFd>)> {
+    let look = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+    let len = peek(socket, &mut [], look)?;
+    buffer.clear();
+    buffer.resize(len.min(MAX_MESSAGE), 0);
+    let take = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let mut space = cmsg_space!([RawFd; MAX_FDS]);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let message = recvmsg::<()>(socket, &mut parts, Some(&mut space), take)?;
     let mut fds = Vec::new();
     if let Ok(control) = message.cmsgs() {
         for part in control {
@@ -95,19 +113,13 @@ pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<Recei
             }
         }
     }
-    if message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "an oversized control message"));
-    }
-    match message.bytes {
-        0 if fds.is_empty() => Ok(Received::Closed),
-        len => Ok(Received::Message(len, fds)),
-    }
+    Ok((message.bytes, message.flags, fds))
 }
 
 /// Receives one message, waiting until the deadline; `Nothing` means that it passed.
 pub(crate) fn recv(
     socket: impl AsFd,
-    buffer: &mut [u8],
+    buffer: &mut Vec<u8>,
     deadline: Deadline,
 ) -> io::Result<Received> {
     loop {
@@ -121,6 +133,18 @@ pub(crate) fn recv(
 /// Waits until `fd` is readable (or hung up); false if the deadline passed first.
 pub(crate) fn wait_readable(fd: impl AsFd, deadline: Deadline) -> io::Result<bool> {
     Ok(wait_any(&[fd.as_fd()], deadline)?.is_some())
+}
+
+/// Whether `fd` is readable (or hung up) now.
+pub(crate) fn is_readable(fd: impl AsFd) -> io::Result<bool> {
+    let mut polls = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    loop {
+        match poll(&mut polls, PollTimeout::ZERO) {
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(ready) => return Ok(ready > 0),
+        }
+    }
 }
 
 /// Waits until one of `fds` is readable (or hung up) and returns its index; `None` if the
@@ -148,11 +172,11 @@ mod tests {
         let (extra, _other) = pair().expect("socketpair");
         send(&a, b"one", &[extra.as_fd()], true).expect("send");
         send(&a, b"two", &[], true).expect("send");
-        let mut buffer = [0; 16];
+        let mut buffer = Vec::new();
         let Received::Message(3, fds) = try_recv(&b, &mut buffer).expect("recv") else {
             panic!("expected one message of 3 bytes");
         };
-        assert_eq!((&buffer[..3], fds.len()), (&b"one"[..], 1));
+        assert_eq!((&buffer[..], fds.len()), (&b"one"[..], 1));
         drop(a);
         assert!(matches!(try_recv(&b, &mut buffer), Ok(Received::Message(3, _))));
         assert!(matches!(try_recv(&b, &mut buffer), Ok(Received::Closed)));
@@ -164,17 +188,22 @@ mod tests {
         send(&a, b"unread", &[], true).expect("send");
         send(&b, b"last words", &[], true).expect("send");
         drop(b);
-        let mut buffer = [0; 16];
+        let mut buffer = Vec::new();
         assert!(matches!(try_recv(&a, &mut buffer), Ok(Received::Message(10, _))));
         assert!(matches!(try_recv(&a, &mut buffer), Ok(Received::Closed)));
     }
 
     #[test]
-    fn a_message_larger_than_the_buffer_is_an_error() {
+    fn a_message_larger_than_the_limit_is_an_error() {
         let (a, b) = pair().expect("socketpair");
-        send(&a, &[7; 100], &[], true).expect("send");
-        let error = try_recv(&b, &mut [0; 10]).expect_err("truncated");
+        send(&a, &[7; MAX_MESSAGE + 1], &[], true).expect("send");
+        let mut buffer = Vec::new();
+        let error = try_recv(&b, &mut buffer).expect_err("truncated");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        send(&a, &[7; MAX_MESSAGE], &[], true).expect("send");
+        let received = try_recv(&b, &mut buffer).expect("received");
+        assert!(matches!(received, Received::Message(MAX_MESSAGE, _)));
+        assert_eq!(buffer, [7; MAX_MESSAGE]);
     }
 
     #[test]

@@ -184,14 +184,14 @@ pub(crate) fn recv<T: DeserializeOwned>(
     socket: impl AsFd,
     deadline: Deadline,
 ) -> io::Result<Incoming<T>> {
-    let mut buffer = vec![0; MAX_MESSAGE];
+    let mut buffer = Vec::new();
     decode(socket::recv(socket, &mut buffer, deadline)?, &buffer)
 }
 
-/// Receives a message if one is there, into a buffer of [`MAX_MESSAGE`] bytes.
+/// Receives a message if one is there, into `buffer`.
 pub(crate) fn try_recv<T: DeserializeOwned>(
     socket: impl AsFd,
-    buffer: &mut [u8],
+    buffer: &mut Vec<u8>,
 ) -> io::Result<Incoming<T>> {
     decode(socket::try_recv(socket, buffer)?, buffer)
 }
@@ -229,7 +229,7 @@ mod tests {
         fn garbage_on_the_socket_is_an_error(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 1..512)) {
             let (a, b) = socket::pair().expect("pair");
             socket::send(&a, &bytes, &[], true).expect("send");
-            let _ = try_recv::<ToParent>(&b, &mut vec![0; MAX_MESSAGE]);
+            let _ = try_recv::<ToParent>(&b, &mut Vec::new());
         }
     }
 }

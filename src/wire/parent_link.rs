@@ -253,7 +253,7 @@ impl ParentLink {
     ///
     /// # Errors
     /// If the worker does not keep the protocol.
-    pub(crate) fn drain_socket(&mut self, buffer: &mut [u8]) -> Result<bool, Violation> {
+    pub(crate) fn drain_socket(&mut self, buffer: &mut Vec<u8>) -> Result<bool, Violation> {
         loop {
             match control::try_recv(self.socket.as_fd(), buffer) {
                 Ok(Incoming::Message(message)) => match message.body {
@@ -299,7 +299,7 @@ impl ParentLink {
         let mut found = self.find_block(id, len);
         if found.is_none() {
             // The worker sends the descriptor before the record, so it must be here by now.
-            let mut buffer = vec![0; crate::sys::socket::MAX_MESSAGE];
+            let mut buffer = Vec::new();
             self.drain_socket(&mut buffer)?;
             found = self.find_block(id, len);
         }

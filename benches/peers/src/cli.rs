@@ -119,6 +119,8 @@ mod tests {
         assert_eq!(systems, ["rayon"]);
         let (_, systems) = selected("--only cpython").unwrap();
         assert_eq!(systems.len(), 4);
+        let (_, systems) = selected("--only multiproc").unwrap();
+        assert_eq!(systems, ["multiproc", "multiproc_forkserver", "multiproc_fork"]);
         assert!(selected("--only rayonn").unwrap_err().contains("std_threads"));
     }
 }

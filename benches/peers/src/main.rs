@@ -42,7 +42,9 @@ fn main() -> Result<ExitCode> {
     }
     // Workers of procspawn inherit `CHILD_ENV` and never return from here.
     procspawn::init();
-    // The place for `multiproc::init()` (or what it will be called).
+    // Does nothing with the default feature `hook`, by which workers are entered
+    // before `main`, whatever else they inherit.
+    multiproc::init();
 
     match child.as_deref().and_then(|value| value.to_str()) {
         Some(CHILD_IPC) => systems::ipc_channel::serve().map(|()| ExitCode::SUCCESS),

@@ -120,6 +120,12 @@ impl Workload {
         }
     }
 
+    /// Whether it matters how worker processes are started: for what a pool does
+    /// once it runs, it does not.
+    pub fn depends_on_start_method(self) -> bool {
+        matches!(self, PoolStart | ProcessStart | WorkerMemory | GrowthWorkers(_))
+    }
+
     /// Whether the workload runs only without `--quick`.
     pub fn beyond_quick(self) -> bool {
         matches!(self, GrowthTasks(_) | GrowthPeak(_) | GrowthWorkers(_))

@@ -257,10 +257,10 @@ impl Pool for IpcPool {
 
     /// Through the channel for bytes, which is faster at every size than an
     /// `IpcSharedMemory` that is created and mapped for each message.
-    fn echo(&mut self, bytes: &[u8]) -> Result<Vec<u8>> {
+    fn echo(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>> {
         let ends = self.first()?.ends()?;
         ends.requests.send(Request::Echo)?;
-        ends.bytes_out.send(bytes)?;
+        ends.bytes_out.send(&bytes)?;
         Ok(ends.bytes_in.recv()?)
     }
 

@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 
+use ::multiproc::StartMethod;
 use anyhow::Result;
 
 use crate::sample::Sample;
@@ -15,7 +16,7 @@ use crate::workload::Workload;
 
 pub mod ipc_channel;
 mod limit;
-// mod multiproc; // the systems multiproc, multiproc_forkserver, multiproc_fork
+mod multiproc;
 mod pooled;
 mod procspawn;
 mod python;
@@ -64,7 +65,9 @@ pub trait System {
 /// All systems.
 pub fn all() -> Vec<Box<dyn System>> {
     let mut all: Vec<Box<dyn System>> = vec![
-        // Three times Box::new(Pooled(multiproc::...)) go here.
+        Box::new(Pooled(multiproc::Multiproc(StartMethod::Spawn))),
+        Box::new(Pooled(multiproc::Multiproc(StartMethod::ForkServer))),
+        Box::new(Pooled(multiproc::Multiproc(StartMethod::Fork))),
         Box::new(Pooled(rayon::Rayon)),
         Box::new(Pooled(std_threads::StdThreads)),
         Box::new(Pooled(procspawn::ProcSpawn)),
@@ -73,4 +76,21 @@ pub fn all() -> Vec<Box<dyn System>> {
     all.extend(python::all());
     all.extend(limit::all());
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_methods_take_part_only_where_they_matter() {
+        let settings = Settings { quick: true };
+        let fork = Pooled(multiproc::Multiproc(StartMethod::Fork));
+        let spawn = Pooled(multiproc::Multiproc(StartMethod::Spawn));
+        for workload in Workload::all() {
+            let matters = workload.depends_on_start_method();
+            assert_eq!(matches!(fork.part(workload, &settings), Part::Takes), matters);
+            assert!(matches!(spawn.part(workload, &settings), Part::Takes));
+        }
+    }
 }

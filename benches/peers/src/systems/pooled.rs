@@ -34,6 +34,12 @@ pub trait Launcher {
         self.name()
     }
 
+    /// Whether the system takes part in a workload that could be measured for it:
+    /// not where a sibling gives the same figure.
+    fn takes(&self, _: Workload) -> bool {
+        true
+    }
+
     /// Finds out whether the system can run here; the error says why not.
     fn probe(&self) -> Result<()> {
         Ok(())
@@ -67,9 +73,11 @@ pub trait Pool: Sized {
 
     /// Sends the bytes to a worker, which inverts the first and sends all back.
     ///
-    /// Between threads either side makes a copy, since otherwise only a pointer
-    /// would go back and forth.
-    fn echo(&mut self, bytes: &[u8]) -> Result<Vec<u8>>;
+    /// The caller gives the bytes away, and sends what came back the next time,
+    /// so that no system has to copy them only to own them. Between threads
+    /// either side makes a copy, since otherwise only a pointer would go back
+    /// and forth.
+    fn echo(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>>;
 
     /// Adds up [`primes::count`] of the spans.
     fn primes(&mut self, spans: &[(u64, u64)]) -> Result<u64>;
@@ -100,6 +108,7 @@ impl<L: Launcher> System for Pooled<L> {
     fn part(&self, workload: Workload, _: &Settings) -> Part {
         match workload {
             Workload::ProcessStart | Workload::WorkerMemory if !L::PROCESSES => Part::None,
+            _ if !self.0.takes(workload) => Part::None,
             _ => Part::Takes,
         }
     }
@@ -169,15 +178,16 @@ impl<L: Launcher> Pooled<L> {
 
     /// Megabytes per second one way.
     fn echo(&self, size: usize, settings: &Settings) -> Result<f64> {
-        let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(size).collect();
+        let sent: Vec<u8> = (0..=u8::MAX).cycle().take(size).collect();
         let mut pool = self.0.start(WORKERS)?;
-        let mut last = Vec::new();
+        let mut bytes = sent.clone();
         let per_trip = per_op(settings.loop_time(), || {
-            last = pool.echo(&bytes)?;
-            ensure!(last.first() == Some(&0xff), "the first byte is unchanged");
+            let expected = bytes.first().map(|first| !first);
+            bytes = pool.echo(std::mem::take(&mut bytes))?;
+            ensure!(bytes.first().copied() == expected, "the first byte is unchanged");
             Ok(())
         })?;
-        ensure!(last.get(1..) == bytes.get(1..), "the bytes came back wrong");
+        ensure!(bytes.get(1..) == sent.get(1..), "the bytes came back wrong");
         pool.stop()?;
         Ok(size as f64 / 1e6 / per_trip)
     }

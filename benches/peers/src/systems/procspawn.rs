@@ -98,7 +98,7 @@ impl Pool for ProcSpawnPool {
     /// `Vec<u8>`, because that is serialized byte by byte. (A pool of procspawn
     /// 1.0.2 fails on a `procspawn::serde::Shmem` argument; as a result only,
     /// that is slower.)
-    fn echo(&mut self, bytes: &[u8]) -> Result<Vec<u8>> {
+    fn echo(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>> {
         let invert = |mut bytes: ByteBuf| {
             if let Some(first) = bytes.first_mut() {
                 *first = !*first;

@@ -149,13 +149,7 @@ impl System for Python {
     }
 
     fn part(&self, workload: Workload, settings: &Settings) -> Part {
-        let method_matters = matches!(
-            workload,
-            Workload::PoolStart
-                | Workload::ProcessStart
-                | Workload::WorkerMemory
-                | Workload::GrowthWorkers(_)
-        );
+        let method_matters = workload.depends_on_start_method();
         match (self.library, workload) {
             // It has executors only.
             (Library::Loky, Workload::ProcessStart) => Part::None,

@@ -84,7 +84,7 @@ impl Pool for RayonPool {
         Ok(self.pool.install(|| items.par_iter().map(|x| x * x).collect()))
     }
 
-    fn echo(&mut self, bytes: &[u8]) -> Result<Vec<u8>> {
+    fn echo(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>> {
         let mut sent = bytes.to_vec();
         Ok(self.pool.install(move || {
             if let Some(first) = sent.first_mut() {

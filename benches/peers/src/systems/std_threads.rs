@@ -167,7 +167,7 @@ impl Pool for ThreadsPool {
         Ok(results)
     }
 
-    fn echo(&mut self, bytes: &[u8]) -> Result<Vec<u8>> {
+    fn echo(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>> {
         self.send(0, Job::Echo(bytes.to_vec()))?;
         match self.reply()? {
             Reply::Bytes(bytes) => Ok(bytes),
