@@ -153,21 +153,28 @@ fn run_each<A: Encode, R: Data>(
     reader: &mut Reader<'_>,
     function: impl Fn(A) -> R,
 ) {
+    let mut emitted = false;
     loop {
-        let mut emitted = false;
+        // One catch for as many items as go well: it costs more than a tiny item.
         let outcome = catch(|| {
-            let mut item = items::next::<A>(reader).ok_or_else(missing)?;
-            let arguments = A::decode(&mut item)?;
-            let value = function(arguments);
-            outbox.emit(running, &Emitted(&value))?;
-            emitted = true;
-            Ok(())
+            loop {
+                emitted = false;
+                let mut item = items::next::<A>(reader).ok_or_else(missing)?;
+                let arguments = A::decode(&mut item)?;
+                let value = function(arguments);
+                outbox.emit(running, &Emitted(&value))?;
+                emitted = true;
+                drop(value);
+                if !outbox.claim(running) {
+                    return Ok(());
+                }
+            }
         });
-        // A panic in the drop of a value that is on its way changes nothing for its receiver.
-        if let Err(failure) = outcome.and_then(|outcome| outcome)
-            && !emitted
-        {
-            outbox.fail(running, &failure);
+        match outcome.and_then(|outcome| outcome) {
+            Ok(()) => break,
+            // A panic in the drop of a value that is on its way changes nothing for its receiver.
+            Err(failure) if !emitted => outbox.fail(running, &failure),
+            Err(_) => {}
         }
         if !outbox.claim(running) {
             break;
