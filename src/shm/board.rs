@@ -3,6 +3,7 @@
 //! One cache line per writer and purpose, then the result ring. Everything here is hostile to the
 //! parent: the worker may run anything.
 
+use super::bytes::Bytes;
 use super::segment::Segment;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -97,8 +98,8 @@ impl Board {
     }
 
     /// Copies hostile bytes out of the result ring; they must not wrap.
-    pub(super) fn ring_copy_out(&self, position: u64, target: &mut [u8]) {
-        self.0.copy_out(START + ring_offset(position), target);
+    pub(super) fn ring_copy_out(&self, position: u64, len: usize) -> Bytes {
+        Bytes::copied(&self.0, START + ring_offset(position), len)
     }
 
     /// The worker's own, unpublished part of the result ring.

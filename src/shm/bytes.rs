@@ -1,5 +1,6 @@
 //! A private copy of a few bytes, without an allocation when they are few.
 
+use super::segment::Segment;
 use std::fmt;
 
 const INLINE: usize = 38;
@@ -12,6 +13,15 @@ pub(crate) enum Bytes {
 }
 
 impl Bytes {
+    /// The bytes of this range of a segment that another process may be changing.
+    pub(super) fn copied(segment: &Segment, at: usize, len: usize) -> Self {
+        if len <= INLINE {
+            Self::filled(len, |target| segment.copy_out(at, target))
+        } else {
+            Self::Heap(segment.copy_out_vec(at, len))
+        }
+    }
+
     /// Bytes of this length that `fill` writes.
     pub(crate) fn filled(len: usize, fill: impl FnOnce(&mut [u8])) -> Self {
         if len <= INLINE {

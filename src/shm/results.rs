@@ -234,7 +234,7 @@ impl ResultReader {
                 _ => return Err(Violation("a record of an unknown kind")),
             };
             let start = self.head + HEADER as u64;
-            let body = Bytes::filled(len, |target| board.ring_copy_out(start, target));
+            let body = board.ring_copy_out(start, len);
             self.advance(board, (HEADER + len).next_multiple_of(ALIGN).min(to_end));
             return Ok(Some(Record { kind, items, body }));
         }
@@ -250,7 +250,7 @@ impl ResultReader {
             return None;
         }
         let start = self.head + HEADER as u64;
-        Some((count, Bytes::filled(used, |target| board.ring_copy_out(start, target))))
+        Some((count, board.ring_copy_out(start, used)))
     }
 
     fn first_word(&self, board: &Board) -> u64 {
