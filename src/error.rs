@@ -24,7 +24,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// assert!(error.is_worker_died());
 /// assert_eq!(error.exit_status().and_then(|status| status.signal()), Some(6));
 /// assert_eq!(error.execution(), Execution::Unknown);
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Error(Box<Repr>);
@@ -123,10 +123,6 @@ impl Error {
 
     pub(crate) fn message(&self) -> &str {
         &self.0.message
-    }
-
-    pub(crate) fn kind(&self) -> &Kind {
-        &self.0.kind
     }
 
     /// Whether a timeout passed: of a wait (the work goes on), or of a task (its worker was

@@ -7,7 +7,8 @@ use std::fmt;
 /// use multiproc::ExitStatus;
 ///
 /// assert!(ExitStatus::Code(0).success());
-/// assert_eq!(ExitStatus::Signal { signal: 9, core_dumped: false }.exitcode(), Some(-9));
+/// assert_eq!(ExitStatus::Code(3).exitcode(), Some(3));
+/// assert_eq!(ExitStatus::Unknown.exitcode(), None);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -32,7 +32,7 @@ use std::fmt;
 ///
 /// let pool = multiproc::Pool::builder().workers(1).build()?;
 /// assert_eq!(pool.apply(Scale::apply, (Scale { factor: 3 }, 14))?, 42);
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a function of the arguments `{A}`",

@@ -4,7 +4,7 @@ use super::task::Payload;
 use crate::codec::{Encode, items};
 use crate::shm::block::{LARGEST_POOLED, WriterBlock, capacity_for};
 use crate::shm::bytes::Bytes;
-use crate::shm::tasks::MAX_INLINE;
+use crate::shm::tasks::{MAX_IN_LINE, MAX_INLINE};
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -131,27 +131,33 @@ impl Blocks {
                 }
                 let mut bytes = Vec::new();
                 items::push(arguments, &mut bytes).map_err(Error::arguments)?;
-                self.pack(bytes)
+                self.pack(&mut bytes)
             }
         }
     }
 
-    /// Makes a payload of encoded items.
-    pub(super) fn pack(self: &Arc<Self>, bytes: Vec<u8>) -> Result<Payload> {
-        if bytes.len() <= MAX_INLINE {
-            return Ok(Payload::Shared(Arc::new(bytes)));
-        }
+    /// Makes a payload of encoded items; leaves `bytes` empty, with its memory if possible.
+    pub(super) fn pack(self: &Arc<Self>, bytes: &mut Vec<u8>) -> Result<Payload> {
         let len = bytes.len();
+        if len <= MAX_IN_LINE {
+            let small = Bytes::from(bytes.as_slice());
+            bytes.clear();
+            return Ok(Payload::Small(small));
+        }
+        if len <= MAX_INLINE {
+            return Ok(Payload::Shared(Arc::new(std::mem::take(bytes))));
+        }
         let block = self.filled(len, |space| {
-            space.copy_from_slice(&bytes);
+            space.copy_from_slice(bytes);
             Ok(())
         })?;
+        bytes.clear();
         Ok(Payload::Block(block, len))
     }
 }
 
 fn encode_small<A: Encode>(arguments: &A) -> Result<Option<Bytes>> {
-    let Some(len) = items::known_len(arguments).filter(|len| *len <= 32) else {
+    let Some(len) = items::known_len(arguments).filter(|len| *len <= MAX_IN_LINE) else {
         return Ok(None);
     };
     let mut result = Ok(());

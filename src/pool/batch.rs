@@ -5,8 +5,7 @@ use crate::codec::{Data, Reader, decode_block, decode_value};
 use crate::sys::clock::Deadline;
 use crate::{Error, Result};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The outcome of some consecutive items.
 #[derive(Debug)]
@@ -58,22 +57,69 @@ impl Part {
     }
 }
 
-/// What waits for the end of a batch besides threads.
-pub(super) type WhenDone = Box<dyn FnOnce(Arc<Vec<Part>>) + Send>;
-
-/// Runs callbacks when a batch is done; the pool's callback thread.
-pub(super) trait Runner: Send + Sync {
-    /// Runs `job` soon, on a thread that may block.
-    fn run(&self, job: Box<dyn FnOnce() + Send>);
+/// The value of a call: its one outcome.
+pub(super) fn decode_first<R: Data>(parts: &[Part]) -> Result<R> {
+    match parts.first() {
+        Some(part) => part.decode_one(),
+        None => Err(Error::closed()),
+    }
 }
+
+/// Parts; a call has one, and needs no allocation for it.
+#[derive(Debug, Default)]
+enum Parts {
+    #[default]
+    None,
+    One([Part; 1]),
+    Many(Vec<Part>),
+}
+
+impl Parts {
+    fn push(&mut self, part: Part) {
+        *self = match std::mem::take(self) {
+            Self::None => Self::One([part]),
+            Self::One([first]) => Self::Many(vec![first, part]),
+            Self::Many(mut parts) => {
+                parts.push(part);
+                Self::Many(parts)
+            }
+        };
+    }
+
+    fn as_slice(&self) -> &[Part] {
+        match self {
+            Self::None => &[],
+            Self::One(part) => part,
+            Self::Many(parts) => parts,
+        }
+    }
+
+    fn sort(&mut self) {
+        if let Self::Many(parts) = self
+            && !parts.is_sorted_by_key(|part| part.index)
+        {
+            parts.sort_unstable_by_key(|part| part.index);
+        }
+    }
+
+    fn into_vec(self) -> Vec<Part> {
+        match self {
+            Self::None => Vec::new(),
+            Self::One([part]) => vec![part],
+            Self::Many(parts) => parts,
+        }
+    }
+}
+
+/// What waits for the end of a batch besides threads.
+pub(super) type WhenDone = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Inner {
-    parts: Vec<Part>,
+    parts: Parts,
     done: u64,
     /// How many items there will be, once that is known.
     total: Option<u64>,
-    finished: Option<Arc<Vec<Part>>>,
     taken: bool,
     waiting: usize,
     when_done: Vec<WhenDone>,
@@ -81,32 +127,31 @@ struct Inner {
 
 /// Collects the outcomes of a number of items.
 pub(super) struct Batch {
-    finished: AtomicBool,
+    /// All outcomes in order, once every item is done.
+    settled: OnceLock<Parts>,
     inner: Mutex<Inner>,
     changed: Condvar,
-    runner: Option<Arc<dyn Runner>>,
 }
 
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch").field("finished", &self.finished).finish_non_exhaustive()
+        f.debug_struct("Batch").field("finished", &self.is_finished()).finish_non_exhaustive()
     }
 }
 
 impl Batch {
     /// A batch of `total` items, or of a number to be set later.
-    pub(super) fn new(total: Option<u64>, runner: Option<Arc<dyn Runner>>) -> Arc<Self> {
-        let inner = Inner { total, ..Inner::default() };
+    pub(super) fn new(total: Option<u64>) -> Arc<Self> {
         let batch = Self {
-            finished: AtomicBool::new(false),
-            inner: Mutex::new(inner),
+            settled: OnceLock::new(),
+            inner: Mutex::new(Inner { total, ..Inner::default() }),
             changed: Condvar::new(),
-            runner,
         };
+        let batch = Arc::new(batch);
         if total == Some(0) {
             batch.settle(batch.lock());
         }
-        Arc::new(batch)
+        batch
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -115,8 +160,7 @@ impl Batch {
 
     /// Whether every item is done.
     pub(super) fn is_finished(&self) -> bool {
-        // Acquire: the parts were stored before.
-        self.finished.load(Ordering::Acquire)
+        self.settled.get().is_some()
     }
 
     /// How many items are done.
@@ -125,7 +169,7 @@ impl Batch {
     }
 
     /// Says how many items there are.
-    pub(super) fn set_total(&self, total: u64) {
+    pub(super) fn set_total(self: &Arc<Self>, total: u64) {
         let mut inner = self.lock();
         inner.total = Some(total);
         if inner.done >= total {
@@ -136,44 +180,39 @@ impl Batch {
     /// The last item is done: wakes those who wait and runs what waits.
     fn settle(&self, mut inner: MutexGuard<'_, Inner>) {
         let mut parts = std::mem::take(&mut inner.parts);
-        if !parts.is_sorted_by_key(|part| part.index) {
-            parts.sort_unstable_by_key(|part| part.index);
-        }
-        let parts = Arc::new(parts);
-        inner.finished = Some(parts.clone());
+        parts.sort();
         let when_done = std::mem::take(&mut inner.when_done);
+        // Set once: an item is reported once, so the last one is the last one once.
+        let _ = self.settled.set(parts);
         if inner.waiting > 0 {
             self.changed.notify_all();
         }
-        // Release: the parts are stored before.
-        self.finished.store(true, Ordering::Release);
         drop(inner);
         for action in when_done {
-            self.run(action, parts.clone());
+            action();
         }
     }
 
-    fn run(&self, action: WhenDone, parts: Arc<Vec<Part>>) {
-        if let Some(runner) = &self.runner {
-            runner.run(Box::new(move || action(parts)));
-        }
-    }
-
-    /// Runs `action` when the batch is done (soon, if it is already).
+    /// Runs `action` when the batch is done: at once if it is already, else on the thread that
+    /// brings the last outcome, which must not be held up.
     pub(super) fn when_done(&self, action: WhenDone) {
         let mut inner = self.lock();
-        match inner.finished.clone() {
-            Some(parts) => {
-                drop(inner);
-                self.run(action, parts);
-            }
-            None => inner.when_done.push(action),
+        if self.is_finished() {
+            drop(inner);
+            action();
+        } else {
+            inner.when_done.push(action);
         }
+    }
+
+    /// The outcomes in order, once the batch is done.
+    pub(super) fn parts(&self) -> &[Part] {
+        self.settled.get().map_or(&[], Parts::as_slice)
     }
 
     /// Sleeps until the batch is done; false if the deadline passes first.
     pub(super) fn sleep(&self, deadline: Deadline) -> bool {
-        self.sleep_until(deadline, |inner| inner.finished.is_some())
+        self.sleep_until(deadline, |_| self.is_finished())
     }
 
     /// Sleeps until at least `count` items are done; false if the deadline passes first.
@@ -197,25 +236,14 @@ impl Batch {
         ready(&inner)
     }
 
-    /// The outcomes in order of their items, once the batch is done, for the first who asks.
-    pub(super) fn take(&self) -> Option<Arc<Vec<Part>>> {
-        let mut inner = self.lock();
-        if inner.taken {
-            return None;
-        }
-        let parts = inner.finished.take()?;
-        inner.taken = true;
-        Some(parts)
+    /// Whether the caller is the first who takes the outcomes of the finished batch.
+    pub(super) fn take(&self) -> bool {
+        !std::mem::replace(&mut self.lock().taken, true)
     }
 
-    /// Whether all outcomes are values, once the batch is done.
-    pub(super) fn is_ok(&self) -> Option<bool> {
-        self.lock().finished.as_ref().map(|parts| parts.iter().all(Part::is_ok))
-    }
-
-    /// The outcomes that came since the last call, in order of arrival.
+    /// The outcomes that came since the last call, in order of arrival, of a batch without total.
     pub(super) fn take_arrived(&self) -> Vec<Part> {
-        std::mem::take(&mut self.lock().parts)
+        std::mem::take(&mut self.lock().parts).into_vec()
     }
 }
 

@@ -8,6 +8,7 @@ use crate::start::builder::launch_settings;
 use crate::start::launch::{Launch, Origin};
 use crate::start::{ForkServer, StartMethod, start_method};
 use crate::{Arguments, Error, Fallible, Function, Result, available_parallelism};
+use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ const MAX_WORKERS: usize = 1 << 16;
 ///     .env("LANG", "C")
 ///     .build()?;
 /// assert_eq!(pool.worker_pids().len(), 2);
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 #[derive(Debug)]
 #[must_use = "a pool starts with `build`"]
@@ -108,7 +109,7 @@ impl PoolBuilder {
     ///
     /// let failed = Pool::builder().workers(1).initializer(|| Err("no licence"), ()).build();
     /// assert!(failed.unwrap_err().to_string().contains("no licence"));
-    /// # multiproc::Result::Ok(())
+    /// # Ok::<(), multiproc::Error>(())
     /// ```
     pub fn initializer<F, A>(mut self, _function: F, arguments: A) -> Self
     where
@@ -207,9 +208,11 @@ impl PoolBuilder {
             max_memory: self.max_memory,
             pinned: self.pinned,
             started: AtomicUsize::new(0),
+            coming: Mutex::default(),
         };
-        let recruits = roster.start(workers)?;
-        Pool::open(Engine::new(roster, State::new(self.rules, workers))?, recruits)
+        let engine = Engine::new(roster, State::new(self.rules, workers))?;
+        let recruits = engine.roster.start(workers)?;
+        Pool::open(engine, recruits)
     }
 
     fn check(&self, workers: usize) -> Result<()> {

@@ -1,6 +1,5 @@
 //! The thread that runs callbacks, so that a slow or waiting one holds nothing up.
 
-use super::batch::Runner;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Sender, channel};
@@ -39,10 +38,9 @@ impl Callbacks {
     pub(super) fn dismiss(&self) {
         drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
-}
 
-impl Runner for Callbacks {
-    fn run(&self, job: Job) {
+    /// Runs `job` soon, on the thread, which may block.
+    pub(super) fn run(&self, job: Job) {
         let mut thread = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if thread.is_none() {
             let (sender, receiver) = channel::<Job>();

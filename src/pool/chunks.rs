@@ -1,4 +1,4 @@
-use super::batch::Part;
+use super::batch::{Batch, Part};
 use super::engine::Engine;
 use super::imap::Imap;
 use super::result::AsyncResult;
@@ -48,7 +48,7 @@ impl Chunks {
         R: Data,
     {
         let job = Job::plain(entry::frame_entry::<F, (T,)>()?);
-        decode_all(&self.run(&job, items.into_iter().map(|item| (item,)))?)
+        decode_all(self.run(&job, items.into_iter().map(|item| (item,)))?.parts())
     }
 
     /// As [`Pool::starmap`](crate::Pool::starmap).
@@ -65,7 +65,7 @@ impl Chunks {
         A: Arguments,
     {
         let job = Job::plain(entry::frame_entry::<F, A>()?);
-        decode_all(&self.run(&job, items.into_iter())?)
+        decode_all(self.run(&job, items.into_iter())?.parts())
     }
 
     /// As [`Pool::map_with`](crate::Pool::map_with).
@@ -86,7 +86,7 @@ impl Chunks {
     {
         let entry = entry::context_entry::<F, C, T, R>()?;
         let job = Job::with_context(entry, &self.engine, context)?;
-        decode_all(&self.run(&job, items.into_iter().map(|item| (item,)))?)
+        decode_all(self.run(&job, items.into_iter().map(|item| (item,)))?.parts())
     }
 
     /// As [`Pool::for_each`](crate::Pool::for_each).
@@ -99,8 +99,8 @@ impl Chunks {
         T: Data,
     {
         let job = Job::plain(entry::frame_entry::<F, (T,)>()?);
-        let parts = self.run(&job, items.into_iter().map(|item| (item,)))?;
-        decode_all::<()>(&parts).map(drop)
+        let batch = self.run(&job, items.into_iter().map(|item| (item,)))?;
+        decode_all::<()>(batch.parts()).map(drop)
     }
 
     /// As [`Pool::map_async`](crate::Pool::map_async).
@@ -169,15 +169,15 @@ impl Chunks {
     }
 
     /// Runs all items and waits for them; returns the outcomes in order.
-    fn run<A: Encode>(&self, job: &Job, items: impl Iterator<Item = A>) -> Result<Arc<Vec<Part>>> {
-        let batch = self.engine.batch(None);
+    fn run<A: Encode>(&self, job: &Job, items: impl Iterator<Item = A>) -> Result<Arc<Batch>> {
+        let batch = Batch::new(None);
         let total = self.submit_all(job, items, &batch);
         batch.set_total(total.as_ref().copied().unwrap_or_else(|stopped| stopped.submitted));
         self.engine.wait_for(&batch, Deadline::NEVER);
         if let Err(stopped) = total {
             return Err(stopped.error);
         }
-        batch.take().ok_or_else(|| Error::invalid("the outcomes were taken before"))
+        Ok(batch)
     }
 
     fn run_async<A: Encode, R: Data>(
@@ -185,7 +185,7 @@ impl Chunks {
         job: &Job,
         items: impl Iterator<Item = A>,
     ) -> Result<AsyncResult<Vec<R>>> {
-        let batch = self.engine.batch(None);
+        let batch = Batch::new(None);
         match self.submit_all(job, items, &batch) {
             Ok(total) => {
                 batch.set_total(total);
@@ -200,16 +200,16 @@ impl Chunks {
         &self,
         job: &Job,
         mut items: impl Iterator<Item = A>,
-        batch: &Arc<super::batch::Batch>,
+        batch: &Arc<Batch>,
     ) -> std::result::Result<u64, Stopped> {
         let mut size = ChunkSize::new(self, items.size_hint().0);
+        let mut chunk = Chunk::default();
         let mut submitted = 0;
         loop {
             let stopped = |error| Stopped { error, submitted };
-            let mut chunk = Chunk::new(job, size.next());
-            let more = chunk.fill(&mut items).map_err(stopped)?;
+            let more = chunk.fill(job, size.next(), &mut items).map_err(stopped)?;
             if chunk.count > 0 {
-                let payload = self.engine.blocks.pack(chunk.bytes).map_err(stopped)?;
+                let payload = self.engine.blocks.pack(&mut chunk.bytes).map_err(stopped)?;
                 let task = Task {
                     entry: job.entry,
                     payload,
@@ -290,24 +290,25 @@ impl ChunkSize {
 }
 
 /// A chunk in the making.
+#[derive(Default)]
 struct Chunk {
     bytes: Vec<u8>,
     count: u32,
-    most: usize,
 }
 
 impl Chunk {
-    fn new(job: &Job, most: usize) -> Self {
-        Self { bytes: job.header.clone(), count: 0, most }
-    }
-
-    /// Adds items until the chunk is full; false if there are no more.
-    fn fill<A: Encode>(&mut self, items: &mut impl Iterator<Item = A>) -> Result<bool> {
-        let start = self.bytes.len();
-        while (self.count as usize) < self.most && self.bytes.len() - start < CHUNK_BYTES {
-            let Some(item) = items.next() else {
-                return Ok(false);
-            };
+    /// Starts anew with up to `most` items; false if there are no more after them.
+    fn fill<A: Encode>(
+        &mut self,
+        job: &Job,
+        most: usize,
+        items: &mut impl Iterator<Item = A>,
+    ) -> Result<bool> {
+        self.count = 0;
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&job.header);
+        while (self.count as usize) < most && self.bytes.len() - job.header.len() < CHUNK_BYTES {
+            let Some(item) = items.next() else { return Ok(false) };
             items::push(&item, &mut self.bytes).map_err(Error::arguments)?;
             self.count += 1;
         }
@@ -335,6 +336,6 @@ pub(super) fn decode_all<R: Data>(parts: &[Part]) -> Result<Vec<R>> {
 }
 
 /// A payload for one argument tuple, as a task of one item.
-pub(super) fn single(entry: FrameEntry, payload: Payload, sink: Arc<super::batch::Batch>) -> Task {
+pub(super) fn single(entry: FrameEntry, payload: Payload, sink: Arc<Batch>) -> Task {
     Task { entry, payload, context: None, first: 0, end: 1, sink, base: 0, attempts: 0 }
 }

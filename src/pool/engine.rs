@@ -1,16 +1,17 @@
 //! The pool's engine room: the lock, the threads that wait, and the wake-ups.
 
 use super::arguments::Blocks;
-use super::batch::{Batch, Runner};
+use super::batch::Batch;
 use super::callbacks::Callbacks;
 use super::roster::Roster;
 use super::state::{Phase, State};
-use super::task::{Sink, Task};
+use super::task::{Done, Sink, Task};
 use crate::sys::clock::Deadline;
 use crate::sys::epoll::{Kick, Poller};
 use crate::sys::fork;
 use crate::sys::spin::Spin;
 use crate::{Error, Result};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +19,10 @@ use std::time::Duration;
 /// The longest and the shortest time that a thread looks for its result before it sleeps.
 const LONG_LOOK: u32 = 50;
 const SHORT_LOOK: u32 = 2;
+
+thread_local! {
+    static FINISHED: Cell<Vec<Done>> = const { Cell::new(Vec::new()) };
+}
 
 /// What all handles of a pool share.
 #[derive(Debug)]
@@ -77,7 +82,9 @@ impl Engine {
             return;
         }
         let was_full = state.is_full();
-        let finished = state.take_finished();
+        // Swapped with this thread's empty one, so that neither is ever allocated again.
+        let mut finished = FINISHED.take();
+        state.take_finished(&mut finished);
         let roomy = was_full && !state.is_full();
         let drained = state.is_drained() && !matches!(state.phase, Phase::Running);
         drop(state);
@@ -87,9 +94,10 @@ impl Engine {
         if drained {
             self.kick.kick();
         }
-        for done in finished {
+        for done in finished.drain(..) {
             done.deliver();
         }
+        FINISHED.set(finished);
     }
 
     /// Looks for results once; returns how many reports there were.
@@ -267,11 +275,5 @@ impl Engine {
         let cancelled = state.cancel(sink, kill);
         self.release(state);
         cancelled
-    }
-
-    /// A batch of this pool.
-    pub(super) fn batch(&self, total: Option<u64>) -> Arc<Batch> {
-        let runner: Arc<dyn Runner> = self.callbacks.clone();
-        Batch::new(total, Some(runner))
     }
 }

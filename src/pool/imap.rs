@@ -1,4 +1,4 @@
-use super::batch::Batch;
+use super::batch::{Batch, Part};
 use super::engine::Engine;
 use super::task::{Outcome, Sink, Task};
 use crate::codec::items;
@@ -64,7 +64,7 @@ impl<I, R> Imap<I, R> {
         let order = if ordered {
             Order::Input(VecDeque::new())
         } else {
-            Order::Completion(engine.batch(None))
+            Order::Completion(Batch::new(None))
         };
         let window = engine.workers() * WINDOW_PER_WORKER * chunk;
         Self {
@@ -100,16 +100,16 @@ impl<I, R> Imap<I, R> {
         match &mut self.order {
             Order::Completion(batch) => (batch.clone(), base),
             Order::Input(batches) => {
-                let batch = self.engine.batch(Some(count));
+                let batch = Batch::new(Some(count));
                 batches.push_back(batch.clone());
                 (batch, 0)
             }
         }
     }
 
-    fn submit(&mut self, bytes: Vec<u8>, count: u32) {
+    fn submit(&mut self, mut bytes: Vec<u8>, count: u32) {
         let (sink, base) = self.sink(count.into());
-        let submitted = self.engine.blocks.pack(bytes).and_then(|payload| {
+        let submitted = self.engine.blocks.pack(&mut bytes).and_then(|payload| {
             self.engine.submit(Task {
                 entry: self.entry,
                 payload,
@@ -170,13 +170,13 @@ impl<I: Iterator<Item = T>, T: Data, R: Data> Imap<I, R> {
         if self.ahead() == 0 {
             return false;
         }
-        let parts = match &mut self.order {
+        let ready = &mut self.ready;
+        let mut decode = |part: &Part| part.decode_into(|result| ready.push_back(result));
+        match &mut self.order {
             Order::Input(batches) => {
-                let Some(batch) = batches.pop_front() else {
-                    return false;
-                };
+                let Some(batch) = batches.pop_front() else { return false };
                 self.engine.wait_for(&batch, Deadline::NEVER);
-                batch.take().unwrap_or_default()
+                batch.parts().iter().for_each(&mut decode);
             }
             Order::Completion(batch) => {
                 let wanted = self.returned + 1;
@@ -185,11 +185,8 @@ impl<I: Iterator<Item = T>, T: Data, R: Data> Imap<I, R> {
                     || batch.done() >= wanted,
                     |deadline| batch.sleep_until_done(wanted, deadline),
                 );
-                Arc::new(batch.take_arrived())
+                batch.take_arrived().iter().for_each(&mut decode);
             }
-        };
-        for part in parts.iter() {
-            part.decode_into(|result| self.ready.push_back(result));
         }
         self.returned += self.ready.len() as u64;
         true
@@ -219,7 +216,7 @@ impl<I, R> Drop for Imap<I, R> {
         }
         match &self.order {
             Order::Completion(batch) => {
-                drop(self.engine.cancel(&(batch.clone() as Arc<dyn Sink>), false))
+                self.engine.cancel(&(batch.clone() as Arc<dyn Sink>), false);
             }
             Order::Input(batches) => {
                 for batch in batches.iter().filter(|batch| !batch.is_finished()) {

@@ -1,3 +1,4 @@
+use super::batch::{Batch, decode_first};
 use super::builder::PoolBuilder;
 use super::chunks::{Chunks, single};
 use super::engine::Engine;
@@ -32,7 +33,7 @@ use std::thread::JoinHandle;
 /// let pool = Pool::new()?;
 /// assert_eq!(pool.map(square, 0..5)?, [0, 1, 4, 9, 16]);
 /// assert_eq!(pool.apply(|a: u64, b: u64| a + b, (2, 3))?, 5);
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 ///
 /// Dropping a pool terminates it; [`close`](Pool::close) and [`join`](Pool::join) let it finish.
@@ -98,11 +99,9 @@ impl Pool {
     {
         let entry = entry::frame_entry::<F, A>()?;
         let payload = self.engine().blocks.encode(&arguments)?;
-        let batch = self.engine().batch(Some(1));
+        let batch = Batch::new(Some(1));
         self.engine().submit_and_wait(single(entry, payload, batch.clone()), &batch)?;
-        let parts = batch.take();
-        let part = parts.as_ref().and_then(|parts| parts.first());
-        part.map_or_else(|| Err(Error::closed()), super::batch::Part::decode_one)
+        decode_first(batch.parts())
     }
 
     /// Like [`apply`](Pool::apply), but returns at once.
@@ -118,12 +117,9 @@ impl Pool {
     {
         let entry = entry::frame_entry::<F, A>()?;
         let payload = self.engine().blocks.encode(&arguments)?;
-        let batch = self.engine().batch(Some(1));
+        let batch = Batch::new(Some(1));
         self.engine().submit(single(entry, payload, batch.clone()))?;
-        Ok(AsyncResult::new(self.engine().clone(), batch, |parts| match parts.first() {
-            Some(part) => part.decode_one(),
-            None => Err(Error::closed()),
-        }))
+        Ok(AsyncResult::new(self.engine().clone(), batch, decode_first))
     }
 
     /// Calls a function registered with [`#[multiproc::task]`](macro@crate::task) by its name, and
@@ -149,11 +145,9 @@ impl Pool {
     pub fn apply_named<A: Arguments, R: Data>(&self, name: &str, arguments: A) -> Result<R> {
         let entry = entry::registry::find::<A, R>(name)?;
         let payload = self.engine().blocks.encode(&arguments)?;
-        let batch = self.engine().batch(Some(1));
+        let batch = Batch::new(Some(1));
         self.engine().submit_and_wait(single(entry, payload, batch.clone()), &batch)?;
-        let parts = batch.take();
-        let part = parts.as_ref().and_then(|parts| parts.first());
-        part.map_or_else(|| Err(Error::closed()), super::batch::Part::decode_one)
+        decode_first(batch.parts())
     }
 
     /// Calls `function` with each item and returns the values in order.
@@ -179,7 +173,7 @@ impl Pool {
     /// ```
     /// let pool = multiproc::Pool::builder().workers(2).build()?;
     /// assert_eq!(pool.starmap(u64::pow, [(2, 3), (3, 2)])?, [8, 9]);
-    /// # multiproc::Result::Ok(())
+    /// # Ok::<(), multiproc::Error>(())
     /// ```
     ///
     /// # Errors
@@ -204,7 +198,7 @@ impl Pool {
     /// let table: Vec<u64> = (0..1000).map(|x| x * x).collect();
     /// let looked_up = pool.map_with(&table, |table, index: usize| table[index], [3, 5, 999])?;
     /// assert_eq!(looked_up, [9, 25, 998_001]);
-    /// # multiproc::Result::Ok(())
+    /// # Ok::<(), multiproc::Error>(())
     /// ```
     ///
     /// # Errors
@@ -279,7 +273,7 @@ impl Pool {
     /// let halves = pool.imap(|x: u32| 100 / x, [4, 0, 5])?;
     /// let halves: Vec<_> = halves.map(|result| result.ok()).collect();
     /// assert_eq!(halves, [Some(25), None, Some(20)]); // 100 / 0 panicked, alone
-    /// # multiproc::Result::Ok(())
+    /// # Ok::<(), multiproc::Error>(())
     /// ```
     ///
     /// # Errors

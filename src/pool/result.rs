@@ -23,7 +23,7 @@ pub(super) type Decode<R> = fn(&[Part]) -> Result<R>;
 /// let squares = pool.map_async(|x: u64| x * x, 0..4)?;
 /// assert_eq!(squares.get()?, [0, 1, 4, 9]);
 /// assert_eq!(sum.get()?, 3);
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 #[must_use = "the result of the call is lost with it"]
 pub struct AsyncResult<R> {
@@ -63,7 +63,7 @@ impl<R> AsyncResult<R> {
     /// `successful` raises then.) An error in decoding the value shows only in `get`.
     #[must_use]
     pub fn successful(&self) -> Option<bool> {
-        self.batch.is_ok()
+        self.ready().then(|| self.batch.parts().iter().all(Part::is_ok))
     }
 
     /// Waits for the value.
@@ -94,10 +94,10 @@ impl<R> AsyncResult<R> {
     }
 
     fn take(&self) -> Result<R> {
-        match self.batch.take() {
-            Some(parts) => (self.decode)(&parts),
-            None => Err(Error::invalid("the value of this result was taken before")),
+        if !self.batch.take() {
+            return Err(Error::invalid("the value of this result was taken before"));
         }
+        (self.decode)(self.batch.parts())
     }
 
     /// Cancels the items of the call that have not begun. They end with an error that
@@ -132,27 +132,33 @@ impl<R: 'static> AsyncResult<R> {
     /// let result = pool.apply_async(|| 42, ())?.on_success(move |value| sender.send(*value).unwrap());
     /// assert_eq!(receiver.recv().unwrap(), 42);
     /// assert_eq!(result.get()?, 42);
-    /// # multiproc::Result::Ok(())
+    /// # Ok::<(), multiproc::Error>(())
     /// ```
     pub fn on_success(self, callback: impl FnOnce(&R) + Send + 'static) -> Self {
-        let decode = self.decode;
-        self.batch.when_done(Box::new(move |parts| {
-            if let Ok(value) = decode(&parts) {
+        self.call_back(move |result| {
+            if let Ok(value) = result {
                 callback(&value);
             }
-        }));
-        self
+        })
     }
 
     /// Calls `callback` with the error when the call has ended with one.
     ///
     /// See [`on_success`](AsyncResult::on_success).
     pub fn on_error(self, callback: impl FnOnce(&Error) + Send + 'static) -> Self {
-        let decode = self.decode;
-        self.batch.when_done(Box::new(move |parts| {
-            if let Err(error) = decode(&parts) {
+        self.call_back(move |result| {
+            if let Err(error) = result {
                 callback(&error);
             }
+        })
+    }
+
+    /// Has the callback thread decode the outcomes, when they are there, and call `callback`.
+    fn call_back(self, callback: impl FnOnce(Result<R>) + Send + 'static) -> Self {
+        let (decode, batch) = (self.decode, self.batch.clone());
+        let callbacks = self.engine.callbacks.clone();
+        self.batch.when_done(Box::new(move || {
+            callbacks.run(Box::new(move || callback(decode(batch.parts()))));
         }));
         self
     }

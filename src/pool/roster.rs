@@ -5,10 +5,12 @@ use super::worker::Worker;
 use crate::entry::{PlainEntry, ValueEntry};
 use crate::start::launch::{Launch, Origin, Starting, launch};
 use crate::start::{ForkServer, StartMethod};
+use crate::sys::pidfd::Child;
 use crate::wire::control::{Body, Call, Role, WorkerRole};
 use crate::wire::parent_link::{ParentLink, Rings};
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Everything about workers that stays the same for the life of a pool.
 #[derive(Debug)]
@@ -25,6 +27,14 @@ pub(super) struct Roster {
     /// The CPUs that workers are pinned to in turn; empty for no pinning.
     pub(super) pinned: Vec<usize>,
     pub(super) started: AtomicUsize,
+    pub(super) coming: Mutex<Coming>,
+}
+
+/// The workers that are being started, so that the end of the pool need not wait for them.
+#[derive(Debug, Default)]
+pub(super) struct Coming {
+    children: Vec<Arc<Child>>,
+    called_off: bool,
 }
 
 /// A worker on its way up, with its rings. Dropping it kills it.
@@ -36,11 +46,49 @@ struct Recruit {
 impl Roster {
     /// Starts workers and waits until all are ready; if one fails, none is left.
     pub(super) fn start(&self, count: usize) -> Result<Vec<Worker>> {
-        let recruits = (0..count).map(|_| self.recruit()).collect::<Result<Vec<_>>>()?;
+        let workers = self.start_registered(count);
+        self.coming().children.clear();
+        workers
+    }
+
+    fn start_registered(&self, count: usize) -> Result<Vec<Worker>> {
+        let mut recruits = Vec::new();
+        for _ in 0..count {
+            let recruit = self.recruit()?;
+            let mut coming = self.coming();
+            if coming.called_off {
+                return Err(Error::closed());
+            }
+            coming.children.extend(recruit.starting.child());
+            recruits.push(recruit);
+        }
         for recruit in &recruits {
             recruit.starting.hello()?;
         }
-        recruits.into_iter().map(Recruit::ready).collect()
+        let ready = recruits.into_iter().map(Recruit::ready);
+        // Not collected at the first error: the workers before it would just be dropped.
+        let (ready, failed): (Vec<_>, Vec<_>) = ready.partition(Result::is_ok);
+        let workers: Vec<Worker> = ready.into_iter().flatten().collect();
+        match failed.into_iter().find_map(Result::err) {
+            None => Ok(workers),
+            Some(error) => {
+                workers.iter().for_each(|worker| worker.child.kill_and_wait());
+                Err(error)
+            }
+        }
+    }
+
+    /// Kills the workers that are being started, and those that would be.
+    pub(super) fn call_off(&self) {
+        let mut coming = self.coming();
+        coming.called_off = true;
+        for child in &coming.children {
+            let _ = child.signal(libc::SIGKILL);
+        }
+    }
+
+    fn coming(&self) -> MutexGuard<'_, Coming> {
+        self.coming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn recruit(&self) -> Result<Recruit> {

@@ -165,9 +165,22 @@ impl State {
         }
     }
 
-    /// Gives queued tasks to new workers.
-    pub(super) fn hand_out(&mut self) {
+    /// Workers have been added: they get work, or are dismissed if the pool is over by now.
+    pub(super) fn receive(&mut self) {
+        self.dismiss();
         self.dispatch();
+    }
+
+    /// The supervisor is gone: the workers are killed, and what they held fails.
+    pub(super) fn abandon(&mut self) {
+        let error = Error::start("the pool's supervisor has failed; this is a bug in multiproc");
+        self.end(error, true);
+        for slot in 0..self.slots.len() {
+            if let Some(worker) = &self.slots[slot] {
+                worker.child.kill_and_wait();
+                self.bury(slot, Exit::Unknown);
+            }
+        }
     }
 
     /// Gives queued tasks to workers: first to idle ones, the latest first because it may still
@@ -176,12 +189,11 @@ impl State {
         if self.queue.is_empty() || matches!(self.phase, Phase::Over(_)) {
             return;
         }
-        let now = Instant::now();
         while !self.queue.is_empty()
             && let Some(slot) = self.idle.pop()
         {
             let usable = self.slots[slot].as_ref().is_some_and(Worker::is_usable);
-            if usable && self.give(slot, now) {
+            if usable && self.give(slot) {
                 self.busy.push(slot);
             } else if self.slots[slot].is_some() {
                 // Not usable, or its socket is full; its death or its next result changes that.
@@ -193,7 +205,7 @@ impl State {
             let slot = self.busy[index];
             while !self.queue.is_empty()
                 && self.slots[slot].as_ref().is_some_and(|worker| worker.wants_more(one_at_a_time))
-                && self.give(slot, now)
+                && self.give(slot)
             {}
             if self.queue.is_empty() {
                 break;
@@ -202,7 +214,7 @@ impl State {
     }
 
     /// Gives the first queued task to a worker and wakes it; false if it has no room.
-    fn give(&mut self, slot: usize, now: Instant) -> bool {
+    fn give(&mut self, slot: usize) -> bool {
         let listening = self.pollers > 0 || self.supervisor_awake;
         let (Some(worker), Some(task)) = (&mut self.slots[slot], self.queue.pop_front()) else {
             return false;
@@ -212,7 +224,7 @@ impl State {
             // Before the task is visible, so that its result cannot come before the wish.
             worker.link().arm();
         }
-        match worker.post(task, now) {
+        match worker.post(task) {
             Ok(()) => {
                 worker.link().wake();
                 self.queued_bytes -= bytes;
@@ -439,8 +451,8 @@ impl State {
         self.dispatch();
     }
 
-    /// The outcomes to deliver once the lock is free.
-    pub(super) fn take_finished(&mut self) -> Vec<Done> {
+    /// Moves the outcomes to an empty vector, to be delivered once the lock is free.
+    pub(super) fn take_finished(&mut self, finished: &mut Vec<Done>) {
         for done in &self.finished {
             let count = u64::from(done.count);
             self.outstanding = self.outstanding.saturating_sub(count);
@@ -449,7 +461,7 @@ impl State {
                 _ => self.done += count,
             }
         }
-        std::mem::take(&mut self.finished)
+        std::mem::swap(&mut self.finished, finished);
     }
 
     /// Whether outcomes wait to be delivered.

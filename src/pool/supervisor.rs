@@ -4,10 +4,12 @@
 use super::engine::Engine;
 use super::state::{Phase, State};
 use super::worker::Worker;
-use crate::Error;
 use crate::sys::clock::Deadline;
+use crate::{Error, Result};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::{Duration, Instant};
 
 /// What an event is about: a worker's slot, twice, plus which of its descriptors.
 const KICK: u64 = u64::MAX;
@@ -44,27 +46,34 @@ pub(super) fn admit(engine: &Engine, state: &mut State, worker: Worker) {
 
 /// The life of the supervisor thread: until the last worker of a finished pool is gone.
 pub(super) fn run(engine: &Arc<Engine>) {
+    let guarded = catch_unwind(AssertUnwindSafe(|| supervise(engine)));
+    if guarded.is_err() {
+        // A bug of ours. Nobody may wait for ever because of it.
+        engine.release_after(|state| state.abandon());
+    }
+    engine.announce();
+}
+
+fn supervise(engine: &Arc<Engine>) {
     let mut ready = Vec::new();
     let mut buffer = vec![0; crate::sys::socket::MAX_MESSAGE];
-    let mut failed_starts = 0;
+    let mut healer = Healer::default();
     if engine.poller.add(&engine.kick, KICK).is_err() {
         engine.release_after(|state| state.end(Error::closed(), true));
     }
     loop {
         ready.clear();
-        let deadline = fall_asleep(engine);
-        let deadline =
-            if failed_starts > 0 { Deadline::after(START_PAUSE).min(deadline) } else { deadline };
+        let deadline = fall_asleep(engine).min(healer.deadline());
         if engine.poller.wait(&mut ready, deadline).is_err() {
             let broken = Error::start("the pool's supervisor cannot wait for events any more");
             engine.release_after(|state| state.end(broken, true));
         }
-        if wake_up(engine, &ready, &mut buffer) {
+        let is_over = wake_up(engine, &ready, &mut buffer);
+        healer.look_after(engine);
+        if is_over && healer.is_idle() {
             break;
         }
-        heal(engine, &mut failed_starts);
     }
-    engine.announce();
 }
 
 /// Settles what can be settled and decides how long to sleep.
@@ -118,11 +127,12 @@ fn wake_up(engine: &Engine, ready: &[u64], buffer: &mut [u8]) -> bool {
     }
     state.step();
     state.dismiss();
-    let over = !matches!(state.phase, Phase::Running)
-        && state.is_drained()
-        && state.workers().next().is_none();
     engine.release(state);
-    over && engine.lock().is_drained()
+    let state = engine.lock();
+    if matches!(state.phase, Phase::Over(_)) {
+        engine.roster.call_off();
+    }
+    !matches!(state.phase, Phase::Running) && state.is_drained() && state.workers().next().is_none()
 }
 
 /// Reads a worker's socket.
@@ -139,29 +149,78 @@ fn hear(engine: &Engine, worker: &mut Worker, buffer: &mut [u8]) {
     }
 }
 
-/// Starts the workers that are missing.
-fn heal(engine: &Engine, failed_starts: &mut u32) {
-    let missing = engine.lock().missing();
-    if missing == 0 {
-        return;
+/// Replaces workers. Starting one takes a while, and its initializer as long as it likes, so that
+/// happens on a thread of its own.
+#[derive(Default)]
+struct Healer {
+    coming: Option<Receiver<Result<Vec<Worker>>>>,
+    failed_starts: u32,
+    not_before: Option<Instant>,
+}
+
+impl Healer {
+    /// Whether no worker is being started.
+    fn is_idle(&self) -> bool {
+        self.coming.is_none()
     }
-    match engine.roster.start(missing) {
-        Ok(workers) => {
-            *failed_starts = 0;
-            let mut state = engine.lock();
-            for worker in workers {
-                admit(engine, &mut state, worker);
+
+    /// When to try again after a failed start.
+    fn deadline(&self) -> Deadline {
+        self.not_before.map_or(Deadline::NEVER, Deadline::at)
+    }
+
+    /// Takes in the workers that have come up, and starts those that are missing.
+    fn look_after(&mut self, engine: &Arc<Engine>) {
+        match self.coming.as_ref().map(Receiver::try_recv) {
+            Some(Err(TryRecvError::Empty)) => return,
+            Some(Ok(workers)) => self.take_in(engine, workers),
+            Some(Err(TryRecvError::Disconnected)) => {
+                self.take_in(engine, Err(Error::start("the thread that starts workers has died")));
             }
-            state.hand_out();
-            engine.release(state);
+            None => {}
         }
-        Err(error) => {
-            *failed_starts += 1;
-            // A failed initializer fails again; a failed start may be a passing shortage.
-            if error.is_initializer() || *failed_starts >= MAX_FAILED_STARTS {
-                engine.release_after(|state| state.end(error, false));
-                engine.announce();
-                *failed_starts = 0;
+        self.coming = None;
+        let missing = engine.lock().missing();
+        let too_early = self.not_before.is_some_and(|at| Instant::now() < at);
+        if missing == 0 || too_early {
+            return;
+        }
+        self.not_before = None;
+        let (sender, receiver) = channel();
+        let on_thread = engine.clone();
+        let thread = std::thread::Builder::new().name("multiproc-heal".to_owned());
+        let spawned = thread.spawn(move || {
+            let _ = sender.send(on_thread.roster.start(missing));
+            on_thread.kick.kick();
+        });
+        match spawned {
+            Ok(_) => self.coming = Some(receiver),
+            Err(error) => {
+                let error = Error::os("the thread that starts workers could not be started", error);
+                self.take_in(engine, Err(error));
+            }
+        }
+    }
+
+    fn take_in(&mut self, engine: &Engine, workers: Result<Vec<Worker>>) {
+        match workers {
+            Ok(workers) => {
+                self.failed_starts = 0;
+                let mut state = engine.lock();
+                for worker in workers {
+                    admit(engine, &mut state, worker);
+                }
+                state.receive();
+                engine.release(state);
+            }
+            Err(error) => {
+                self.failed_starts += 1;
+                self.not_before = Instant::now().checked_add(START_PAUSE);
+                // A failed initializer fails again; a failed start may be a passing shortage.
+                if error.is_initializer() || self.failed_starts >= MAX_FAILED_STARTS {
+                    engine.release_after(|state| state.end(error, false));
+                    engine.announce();
+                }
             }
         }
     }

@@ -58,9 +58,9 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(child: Child, link: ParentLink) -> Self {
+    pub(super) fn new(child: Arc<Child>, link: ParentLink) -> Self {
         Self {
-            child: Arc::new(child),
+            child,
             link,
             in_flight: VecDeque::new(),
             doom: None,
@@ -108,7 +108,7 @@ impl Worker {
 
     /// Posts a task, or gives it back if there is no room.
     #[allow(clippy::result_large_err, reason = "the task goes back where it came from")]
-    pub(super) fn post(&mut self, task: Task, now: Instant) -> Result<(), Task> {
+    pub(super) fn post(&mut self, task: Task) -> Result<(), Task> {
         for block in task.payload.block().into_iter().chain(&task.context) {
             let blocks = self.in_flight.iter().filter(|entry| entry.task.payload.block().is_some());
             if blocks.count() >= MAX_BLOCKS {
@@ -140,7 +140,7 @@ impl Worker {
             return Err(task);
         };
         if self.in_flight.is_empty() {
-            self.progress = now;
+            self.progress = Instant::now();
         }
         self.in_flight.push_back(InFlight { task, posted, reported: 0 });
         Ok(())
@@ -339,7 +339,7 @@ impl Worker {
                 let mut item = entry.task.clone();
                 item.first += at;
                 item.end = item.first + 1;
-                if matches!(self.doom, None) && item.attempts < retries {
+                if self.doom.is_none() && item.attempts < retries {
                     item.attempts += 1;
                     again.push(item);
                 } else {

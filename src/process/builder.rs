@@ -184,7 +184,7 @@ impl<R: Data> ProcessBuilder<R> {
     /// let mut process = Process::builder(cube, (3,)).name("cube").spawn()?;
     /// assert_eq!(process.name(), "cube");
     /// assert_eq!(process.join()?, 27);
-    /// # multiproc::Result::Ok(())
+    /// # Ok::<(), multiproc::Error>(())
     /// ```
     ///
     /// # Errors

@@ -73,7 +73,7 @@ impl fmt::Debug for ActiveChild {
 /// process.kill()?;
 /// assert!(process.join().unwrap_err().is_exited());
 /// assert!(!active_children().iter().any(|child| child.name() == "waits"));
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 #[must_use]
 pub fn active_children() -> Vec<ActiveChild> {
@@ -113,7 +113,7 @@ impl CurrentProcess {
 /// let mut process =
 ///     Process::builder(|| current_process().name().to_owned(), ()).name("Ada").spawn()?;
 /// assert_eq!(process.join()?, "Ada");
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 #[must_use]
 pub fn current_process() -> CurrentProcess {
@@ -155,7 +155,7 @@ impl ParentProcess {
 /// assert!(parent_process().is_none());
 /// let mut process = Process::spawn(|| parent_process().map(|parent| parent.pid()), ())?;
 /// assert_eq!(process.join()?, Some(std::process::id()));
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 #[must_use]
 pub fn parent_process() -> Option<ParentProcess> {

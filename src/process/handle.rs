@@ -43,7 +43,7 @@ pub(super) struct Pipes {
 /// let mut process = Process::spawn(greet, ("Ada".to_owned(),))?;
 /// let pid = process.pid();
 /// assert_eq!(process.join()?, format!("hello Ada from process {pid}"));
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 pub struct Process<R> {
     record: Arc<Record>,
@@ -88,7 +88,7 @@ impl<R: Data> Process<R> {
     /// let table: Vec<u64> = (0..1_000_000).collect();
     /// let mut sum = Process::fork(move || table.iter().sum::<u64>()).spawn()?;
     /// assert_eq!(sum.join()?, 499_999_500_000);
-    /// # multiproc::Result::Ok(())
+    /// # Ok::<(), multiproc::Error>(())
     /// ```
     ///
     /// The start is an error while this process has more than one thread; see

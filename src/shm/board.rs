@@ -13,7 +13,6 @@ pub(crate) const RING: usize = 256 * 1024;
 
 const CLAIM: usize = 0;
 const PROGRESS: usize = 64;
-const RESULT_TAIL: usize = 128;
 const PARKED: usize = 192;
 const RESULT_HEAD: usize = 256;
 const BELL: usize = 320;
@@ -56,11 +55,6 @@ impl Board {
     /// What the worker has written into the open result record; see `results`.
     pub(crate) fn progress(&self) -> &AtomicU64 {
         self.0.word64(PROGRESS)
-    }
-
-    /// How far the worker has published results.
-    pub(crate) fn result_tail(&self) -> &AtomicU64 {
-        self.0.word64(RESULT_TAIL)
     }
 
     /// How far the parent has collected results.
@@ -110,8 +104,9 @@ impl Board {
     /// The worker's own, unpublished part of the result ring.
     pub(super) fn ring_space(&mut self, position: u64, len: usize) -> &mut [u8] {
         // SAFETY: called by the worker only (it alone holds its board mutably), for the part
-        // between the published tail and the parent's head; the parent reads there only after
-        // the tail was published, or after the worker's death, when no reference exists.
+        // between what it has published and the parent's head; the parent reads there only after
+        // the record's header was published, or after the worker's death, when no reference
+        // exists.
         unsafe { self.0.bytes_mut(START + ring_offset(position), len) }
     }
 }

@@ -1,7 +1,9 @@
 //! The result ring: records from one worker to the parent.
 //!
-//! A record carries the results of consecutive items of one frame, encoded back to back. The
-//! worker encodes in place, into a record that it has opened but not published, and after each
+//! A record carries the results of consecutive items of one frame, encoded back to back. Its first
+//! word is zero until it is published, and the writer zeroes the first word of the record to come
+//! before it publishes one: so the reader needs no other news than the record itself, and the
+//! result of a small task travels in one cache line. The worker encodes in place, into a record that it has opened but not published, and after each
 //! item writes down how far it got. If it dies, the parent still finds the finished items there.
 
 use super::board::{Board, RING, ring_offset};
@@ -14,7 +16,8 @@ pub(crate) const MAX_RECORD: usize = 64 * 1024;
 pub(crate) const MAX_ITEMS: u32 = 1 << 20;
 
 const HEADER: usize = 24;
-const ALIGN: usize = 8;
+/// Half a cache line: the record of a small result does not straddle two.
+const ALIGN: usize = 32;
 
 /// What a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,26 +134,23 @@ impl ResultWriter {
     }
 
     fn publish(&mut self, board: &Board, size: usize, kind: Kind, items: Items, used: usize) {
-        let header = [
-            used as u64 | (kind as u64) << 32,
-            u64::from(items.frame) | u64::from(items.first) << 32,
-            u64::from(items.count),
-        ];
-        // A wrap record may have room for its first word only.
-        let words = if kind == Kind::Wrap { 1 } else { header.len() };
-        for (index, word) in header.into_iter().take(words).enumerate() {
-            // Relaxed: published by the release store of the tail.
-            board.ring_word(self.tail + 8 * index as u64).store(word, Ordering::Relaxed);
-        }
+        let start = self.tail;
         self.tail += size as u64;
+        // Relaxed, all three: published by the release store of the first word.
+        board.ring_word(self.tail).store(0, Ordering::Relaxed);
+        let place = u64::from(items.frame) | u64::from(items.first) << 32;
+        board.ring_word(start + 8).store(place, Ordering::Relaxed);
+        board.ring_word(start + 16).store(items.count.into(), Ordering::Relaxed);
         // Release: publishes the header and the body.
-        board.result_tail().store(self.tail, Ordering::Release);
+        let first = used as u64 | (kind as u64) << 32;
+        board.ring_word(start).store(first, Ordering::Release);
     }
 
     fn room(&self, board: &Board) -> usize {
         // Acquire: the parent has finished reading what it gives back.
         let head = board.result_head().load(Ordering::Acquire);
-        RING.saturating_sub(self.tail.wrapping_sub(head) as usize)
+        // One unit stays free for the zeroed first word of the record to come.
+        (RING - ALIGN).saturating_sub(self.tail.wrapping_sub(head) as usize)
     }
 
     /// Whether the parent has collected everything published.
@@ -185,8 +185,7 @@ pub(crate) struct ResultReader {
 impl ResultReader {
     /// Whether there is something to take.
     pub(crate) fn is_ready(&self, board: &Board) -> bool {
-        // Acquire: pairs with the release in `publish`.
-        board.result_tail().load(Ordering::Acquire) != self.head
+        self.first_word(board) != 0
     }
 
     /// Takes the next record out, if there is one.
@@ -195,31 +194,24 @@ impl ResultReader {
     /// If the ring does not hold what a worker of ours could have written.
     pub(crate) fn next(&mut self, board: &Board) -> Result<Option<Record>, Violation> {
         loop {
-            let tail = board.result_tail().load(Ordering::Acquire);
-            let available = tail.wrapping_sub(self.head);
-            if available == 0 {
+            let first = self.first_word(board);
+            if first == 0 {
                 return Ok(None);
             }
-            if available > RING as u64 || available % ALIGN as u64 != 0 {
-                return Err(Violation("a result tail that is out of range"));
-            }
-            let available = available as usize;
             let to_end = RING - ring_offset(self.head);
-            // Relaxed: ordered by the acquire of the tail; each word is read exactly once.
-            let word = |index: u64| board.ring_word(self.head + 8 * index).load(Ordering::Relaxed);
-            let first = word(0);
             let (len, kind) = (first as u32 as usize, (first >> 32) as u8);
             if kind == Kind::Wrap as u8 {
-                if to_end > available {
-                    return Err(Violation("a wrap beyond the tail"));
+                if to_end == RING {
+                    return Err(Violation("a wrap at the start of the ring"));
                 }
                 self.advance(board, to_end);
                 continue;
             }
-            let room = available.min(to_end);
-            if room < HEADER || len > MAX_RECORD || len > room - HEADER {
-                return Err(Violation("a record that is longer than what was published"));
+            if len > MAX_RECORD || len > to_end - HEADER {
+                return Err(Violation("a record that is longer than a record can be"));
             }
+            // Relaxed: ordered by the acquire of the first word; each word is read exactly once.
+            let word = |index: u64| board.ring_word(self.head + 8 * index).load(Ordering::Relaxed);
             let (place, count) = (word(1), word(2));
             let items = Items {
                 frame: place as u32,
@@ -234,7 +226,7 @@ impl ResultReader {
             };
             let start = self.head + HEADER as u64;
             let body = Bytes::filled(len, |target| board.ring_copy_out(start, target));
-            self.advance(board, (HEADER + len).next_multiple_of(ALIGN).min(room));
+            self.advance(board, (HEADER + len).next_multiple_of(ALIGN).min(to_end));
             return Ok(Some(Record { kind, items, body }));
         }
     }
@@ -250,6 +242,11 @@ impl ResultReader {
         }
         let start = self.head + HEADER as u64;
         Some((count, Bytes::filled(used, |target| board.ring_copy_out(start, target))))
+    }
+
+    fn first_word(&self, board: &Board) -> u64 {
+        // Acquire: pairs with the release in `publish`.
+        board.ring_word(self.head).load(Ordering::Acquire)
     }
 
     fn advance(&mut self, board: &Board, len: usize) {
@@ -322,20 +319,17 @@ mod tests {
         /// allocates more than one record.
         #[test]
         fn garbage_is_refused_or_read_harmlessly(
-            tail in proptest::prelude::any::<u64>(),
-            head in 0..(RING as u64 / 8),
+            head in 0..(RING as u64 / ALIGN as u64),
             progress in proptest::prelude::any::<u64>(),
             words in proptest::collection::vec(proptest::prelude::any::<u64>(), 1..64),
             small in proptest::prelude::any::<bool>(),
         ) {
             let (board, _fd) = Board::create().expect("board");
-            let mut reader = ResultReader { head: head * 8 };
+            let mut reader = ResultReader { head: head * ALIGN as u64 };
             for (index, word) in words.iter().enumerate() {
-                let word = if small { word & 0x7_0000_ffff } else { *word };
+                let word = if small { word & 0x3_0000_ffff } else { *word };
                 board.ring_word(reader.head + 8 * index as u64).store(word, Ordering::Relaxed);
             }
-            let tail = if small { reader.head + tail % (RING as u64) / 8 * 8 } else { tail };
-            board.result_tail().store(tail, Ordering::Release);
             board.progress().store(progress, Ordering::Release);
             for _ in 0..100_000 {
                 match reader.next(&board) {

@@ -1,7 +1,8 @@
 //! The task ring: frames from the parent to one worker.
 //!
-//! A frame is one cache line in a ring of descriptors. A payload of up to 32 bytes lives in the
-//! line itself, one of up to 64 KiB in a byte ring behind it, and a larger one in a block. The
+//! A frame is one cache line in a ring of descriptors; the sequence number in it tells the worker
+//! that it is posted, so that one line travels for one task. A payload of up to 24 bytes lives in
+//! the line itself, one of up to 64 KiB in a byte ring behind it, and a larger one in a block. The
 //! segment is sealed so that only the parent can write to it, and the parent leaves a frame alone
 //! from its posting until it is finished or taken back.
 
@@ -17,14 +18,21 @@ pub(crate) const FRAMES: u32 = 1024;
 pub(crate) const MAX_INLINE: usize = 64 * 1024;
 
 const DATA: usize = 256 * 1024;
-const TAIL: usize = 0;
-const LINES: usize = 64;
 const LINE: usize = 64;
-const BYTES: usize = 72 * 1024;
+const BYTES: usize = LINE * FRAMES as usize;
 const LEN: usize = BYTES + DATA;
-const IN_LINE: usize = 32;
 
-const _: () = assert!(LINES + LINE * FRAMES as usize <= BYTES && BYTES % 4096 == 0);
+// The words of a line.
+const ENTRY: usize = 0;
+const RANGE: usize = 8;
+const KIND: usize = 16;
+const PLACE: usize = 24;
+const SEQUENCE: usize = 32;
+const IN_LINE: usize = 40;
+/// The largest payload in a line.
+pub(crate) const MAX_IN_LINE: usize = LINE - IN_LINE;
+
+const _: () = assert!(BYTES.is_multiple_of(4096));
 
 /// Where a frame's payload is.
 #[derive(Clone, Copy, Debug)]
@@ -82,28 +90,28 @@ impl TaskSender {
             return None;
         }
         let data_start = self.data_tail;
-        let line = LINES + LINE * (self.tail % FRAMES) as usize;
+        let line = LINE * (self.tail % FRAMES) as usize;
         let (kind, a, b) = match frame.payload {
-            Payload::Bytes(bytes) if bytes.len() <= IN_LINE => {
-                let mut words = [0; IN_LINE];
+            Payload::Bytes(bytes) if bytes.len() <= MAX_IN_LINE => {
+                let mut words = [0; MAX_IN_LINE];
                 words[..bytes.len()].copy_from_slice(bytes);
                 for (index, word) in words.chunks_exact(8).enumerate() {
                     let word = u64::from_ne_bytes(word.try_into().unwrap_or_default());
-                    self.put(line + 32 + 8 * index, word);
+                    self.put(line + IN_LINE + 8 * index, word);
                 }
                 (Kind::Line, bytes.len() as u64, 0)
             }
             Payload::Bytes(bytes) => (Kind::Ring, bytes.len() as u64, self.copy_in(bytes)?),
             Payload::Block { uid, len } => (Kind::Block, len, uid),
         };
-        self.put(line, frame.entry);
-        self.put(line + 8, u64::from(frame.first) | u64::from(frame.end) << 32);
-        self.put(line + 16, a << 2 | kind as u64);
-        self.put(line + 24, b);
+        self.put(line + ENTRY, frame.entry);
+        self.put(line + RANGE, u64::from(frame.first) | u64::from(frame.end) << 32);
+        self.put(line + KIND, a << 2 | kind as u64);
+        self.put(line + PLACE, b);
         let posted = Posted { frame: self.tail, data_start, data_end: self.data_tail };
         self.tail = self.tail.wrapping_add(1);
-        // Release: publishes the line and the payload bytes before it.
-        self.segment.word32(TAIL).store(self.tail, Ordering::Release);
+        // Release: publishes the rest of the line and the payload bytes.
+        self.segment.word64(line + SEQUENCE).store(self.tail.into(), Ordering::Release);
         Some(posted)
     }
 
@@ -123,7 +131,7 @@ impl TaskSender {
     }
 
     fn put(&self, at: usize, word: u64) {
-        // Relaxed: published by the release store of the tail.
+        // Relaxed: published by the release store of the sequence number.
         self.segment.word64(at).store(word, Ordering::Relaxed);
     }
 
@@ -165,7 +173,7 @@ pub(crate) struct Descriptor {
     kind: u64,
     len: u64,
     place: u64,
-    line: [u8; IN_LINE],
+    line: [u8; MAX_IN_LINE],
 }
 
 /// The worker's end.
@@ -178,31 +186,33 @@ impl TaskReceiver {
         Segment::open(fd, LEN, false).map(Self)
     }
 
-    /// How many frames have been posted so far (wrapping).
-    pub(crate) fn tail(&self) -> u32 {
-        // Acquire: pairs with the release in `post`.
-        self.0.word32(TAIL).load(Ordering::Acquire)
+    /// Whether a frame has been posted.
+    pub(crate) fn is_posted(&self, frame: u32) -> bool {
+        let at = LINE * (frame % FRAMES) as usize + SEQUENCE;
+        // Acquire: pairs with the release in `post`. The number of the next frame is stored, so
+        // that the zeros of a new ring mean nothing posted.
+        self.0.word64(at).load(Ordering::Acquire) == u64::from(frame.wrapping_add(1))
     }
 
     /// Reads a posted frame.
     pub(crate) fn read(&self, frame: u32) -> Descriptor {
-        let at = LINES + LINE * (frame % FRAMES) as usize;
-        // Relaxed: ordered by the acquire of the tail.
+        let at = LINE * (frame % FRAMES) as usize;
+        // Relaxed: ordered by the acquire of the sequence number.
         let word = |offset: usize| self.0.word64(at + offset).load(Ordering::Relaxed);
-        let (range, kind) = (word(8), word(16));
-        let mut line = [0; IN_LINE];
+        let (range, kind) = (word(RANGE), word(KIND));
+        let mut line = [0; MAX_IN_LINE];
         if kind & 3 == Kind::Line as u64 {
             for (index, bytes) in line.chunks_exact_mut(8).enumerate() {
-                bytes.copy_from_slice(&word(32 + 8 * index).to_ne_bytes());
+                bytes.copy_from_slice(&word(IN_LINE + 8 * index).to_ne_bytes());
             }
         }
         Descriptor {
-            entry: word(0),
+            entry: word(ENTRY),
             first: range as u32,
             end: (range >> 32) as u32,
             kind: kind & 3,
             len: kind >> 2,
-            place: word(24),
+            place: word(PLACE),
             line,
         }
     }
@@ -211,7 +221,7 @@ impl TaskReceiver {
     pub(crate) fn bytes<'a>(&'a self, descriptor: &'a Descriptor) -> &'a [u8] {
         let len = descriptor.len as usize;
         if descriptor.kind == Kind::Line as u64 {
-            return &descriptor.line[..len.min(IN_LINE)];
+            return &descriptor.line[..len.min(MAX_IN_LINE)];
         }
         // SAFETY: the parent, the only writer, leaves the bytes of a claimed frame alone until
         // its result is published, which the worker does after its last use of them.

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// A child process that user code named.
 #[derive(Debug)]
 pub(crate) struct Record {
-    pub(crate) child: Child,
+    pub(crate) child: Arc<Child>,
     pub(crate) name: String,
     pub(crate) daemon: bool,
 }
@@ -129,7 +129,7 @@ impl Reaper {
     fn watch(&self, record: Arc<Record>) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let token = record.child.pid() as u64;
-        if self.poller.add(&record.child, token).is_ok() {
+        if self.poller.add(&*record.child, token).is_ok() {
             watched.insert(token, record);
         }
     }
@@ -142,7 +142,7 @@ impl Reaper {
                 if let Some(record) = watched.get(&token)
                     && !record.is_alive()
                 {
-                    self.poller.remove(&record.child);
+                    self.poller.remove(&*record.child);
                     watched.remove(&token);
                 }
             }

@@ -17,12 +17,12 @@ use crate::wire::control::{self, Failure, Incoming, Message, Role, ToChild, ToPa
 use crate::{Error, Result};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A running fork server.
 #[derive(Debug)]
 pub(crate) struct ForkServer {
-    child: Child,
+    child: Arc<Child>,
     /// Locked for one request and its answer.
     socket: Mutex<InternalFd>,
 }
@@ -116,7 +116,7 @@ impl Drop for ForkServer {
 struct Global {
     generation: u32,
     preload: Option<PlainEntry>,
-    server: Option<std::sync::Arc<ForkServer>>,
+    server: Option<Arc<ForkServer>>,
 }
 
 static GLOBAL: Mutex<Global> = Mutex::new(Global { generation: 0, preload: None, server: None });
@@ -139,7 +139,7 @@ static GLOBAL: Mutex<Global> = Mutex::new(Global { generation: 0, preload: None,
 /// set_forkserver_preload(build_table)?;
 /// let pool = Pool::builder().workers(1).start_method(StartMethod::ForkServer).build()?;
 /// assert_eq!(pool.apply(|| TABLE.get().map(|table| table[30]), ())?, Some(900));
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 ///
 /// # Errors
@@ -170,7 +170,7 @@ pub(crate) fn global_start(
             Err(Refusal::Final(error)) => return Err(error),
             Err(Refusal::Gone) => {
                 let mut global = GLOBAL.lock().unwrap_or_else(PoisonError::into_inner);
-                if global.server.as_ref().is_some_and(|now| std::sync::Arc::ptr_eq(now, &server)) {
+                if global.server.as_ref().is_some_and(|now| Arc::ptr_eq(now, &server)) {
                     global.server = None;
                 }
             }
@@ -179,7 +179,7 @@ pub(crate) fn global_start(
     Err(Error::start("the fork server died twice while it was asked for a process"))
 }
 
-fn global_server(template: &Launch) -> Result<std::sync::Arc<ForkServer>> {
+fn global_server(template: &Launch) -> Result<Arc<ForkServer>> {
     let mut global = GLOBAL.lock().unwrap_or_else(PoisonError::into_inner);
     let generation = fork::generation();
     if global.generation != generation
@@ -195,7 +195,7 @@ fn global_server(template: &Launch) -> Result<std::sync::Arc<ForkServer>> {
     let plain =
         Launch { start_timeout: template.start_timeout, ..Launch::named("forkserver".to_owned()) };
     let server = ForkServer::start_from(Origin::Spawn, &plain, global.preload)?;
-    let server = std::sync::Arc::new(server);
+    let server = Arc::new(server);
     global.server = Some(server.clone());
     Ok(server)
 }

@@ -82,7 +82,7 @@ impl Origin<'_> {
 /// A child that has not said hello. Dropping it kills and reaps the child.
 #[derive(Debug)]
 pub(crate) struct Starting {
-    child: Option<Child>,
+    child: Option<Arc<Child>>,
     socket: Option<InternalFd>,
     deadline: Deadline,
     timeout: Duration,
@@ -108,7 +108,7 @@ pub(crate) fn launch(
         Origin::Fork(closure) => fork_here(launch, &theirs, closure)?,
     };
     let timeout = launch.start_timeout;
-    Ok(Starting { child: Some(child), socket: Some(ours), deadline, timeout })
+    Ok(Starting { child: Some(Arc::new(child)), socket: Some(ours), deadline, timeout })
 }
 
 fn os(doing: &'static str) -> impl Fn(std::io::Error) -> Error {
@@ -185,8 +185,13 @@ impl Starting {
         }
     }
 
+    /// The child, for somebody who may have to kill it.
+    pub(crate) fn child(&self) -> Option<Arc<Child>> {
+        self.child.clone()
+    }
+
     /// The child, which is now somebody else's to wait for, and its control socket.
-    pub(crate) fn finish(mut self) -> Result<(Child, InternalFd)> {
+    pub(crate) fn finish(mut self) -> Result<(Arc<Child>, InternalFd)> {
         match (self.child.take(), self.socket.take()) {
             (Some(child), Some(socket)) => Ok((child, socket)),
             _ => Err(Error::start("the process was taken before")),

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 ///
 /// let pool = Pool::builder().workers(1).start_method(StartMethod::ForkServer).build()?;
 /// assert_eq!(pool.apply(|| 6 * 7, ())?, 42);
-/// # multiproc::Result::Ok(())
+/// # Ok::<(), multiproc::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

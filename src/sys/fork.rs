@@ -53,7 +53,7 @@ impl ForkRisk {
     /// let risk = unsafe { ForkRisk::accept() };
     /// let mut process = Process::fork(move || greeting.len()).fork_with_threads(risk).spawn()?;
     /// assert_eq!(process.join()?, 5);
-    /// # multiproc::Result::Ok(())
+    /// # Ok::<(), multiproc::Error>(())
     /// ```
     ///
     /// # Safety

@@ -56,12 +56,6 @@ impl Running {
     fn items(&self) -> u32 {
         self.descriptor.end.wrapping_sub(self.descriptor.first)
     }
-
-    /// The item that is being run, counted from the start of the payload.
-    #[cfg(test)]
-    pub(crate) fn item(&self) -> u32 {
-        self.descriptor.first + self.claimed - 1
-    }
 }
 
 /// Where tasks come from.
@@ -84,7 +78,7 @@ impl Inbox {
             if outbox.board.command() == Command::Exit {
                 return None;
             }
-            if self.tasks.tail() != self.next {
+            if self.tasks.is_posted(self.next) {
                 let descriptor = self.tasks.read(self.next);
                 return Some(Running { descriptor, frame: self.next, claimed: 0 });
             }
@@ -92,7 +86,7 @@ impl Inbox {
                 continue;
             }
             outbox.sleep(park::IDLE, || {
-                self.tasks.tail() != self.next || outbox.board.command() == Command::Exit
+                self.tasks.is_posted(self.next) || outbox.board.command() == Command::Exit
             });
         }
     }
