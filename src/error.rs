@@ -256,14 +256,15 @@ impl fmt::Display for Error {
     }
 }
 
+/// What `main` and `unwrap` show: the message; with `{:#?}` also the parts.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
         let mut debug = f.debug_struct("Error");
         debug.field("kind", &self.0.kind).field("message", &self.0.message);
-        if let Some(source) = &self.0.source {
-            debug.field("source", source);
-        }
-        debug.finish()
+        debug.field("source", &self.0.source).finish()
     }
 }
 

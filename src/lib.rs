@@ -32,3 +32,8 @@ pub mod __private {
     pub use crate::entry::{TASKS, TaskInfo};
     pub use linkme;
 }
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,6 +1,7 @@
 //! The types that are copied as they are: numbers, and vectors of them.
 
 use super::sink::{Reader, Sink};
+use crate::wire::parent_link::CopyOut;
 use bytemuck::Pod;
 use std::any::{Any, TypeId};
 
@@ -85,38 +86,31 @@ fn take_vec<N: Pod>(reader: &mut Reader<'_>) -> Option<Vec<N>> {
     let count = usize::try_from(header).ok()?;
     // The bytes are there before memory is reserved for them.
     let bytes = reader.take(count.checked_mul(size_of::<N>())?)?;
-    let mut all = bytemuck::zeroed_vec(count);
-    bytemuck::cast_slice_mut(&mut all).copy_from_slice(bytes);
-    Some(all)
+    // Not into zeroed memory: clearing it would cost as much as the copy.
+    Some(bytes.chunks_exact(size_of::<N>()).map(bytemuck::pod_read_unaligned).collect())
 }
 
-/// Decodes a bulk vector out of `len` bytes that are reached by copying only; `None` if `T` is
-/// none.
-pub(super) fn take_copied<T: 'static>(
-    len: usize,
-    copy: &dyn Fn(usize, &mut [u8]),
-) -> Option<Option<T>> {
+/// Decodes a bulk vector out of bytes that can only be copied; `None` if `T` is none.
+pub(super) fn take_copied<T: 'static>(source: &impl CopyOut) -> Option<Option<T>> {
     let mut value: Option<T> = None;
     for_each_number!(N => {
         if is::<T, Vec<N>>()
             && let Some(slot) = (&mut value as &mut dyn Any).downcast_mut::<Option<Vec<N>>>()
         {
-            *slot = copy_vec(len, copy);
+            *slot = copy_vec(source);
             return Some(value);
         }
     });
     None
 }
 
-fn copy_vec<N: Pod>(len: usize, copy: &dyn Fn(usize, &mut [u8])) -> Option<Vec<N>> {
-    let body = len.checked_sub(8)?;
+fn copy_vec<N: Pod>(source: &impl CopyOut) -> Option<Vec<N>> {
     let mut header = [0; 8];
-    copy(0, &mut header);
+    let body = source.len().checked_sub(header.len())?;
+    source.copy_out(0, &mut header);
     let count = usize::try_from(u64::from_ne_bytes(header)).ok()?;
     if count.checked_mul(size_of::<N>())? != body {
         return None;
     }
-    let mut all = bytemuck::zeroed_vec(count);
-    copy(header.len(), bytemuck::cast_slice_mut(&mut all));
-    Some(all)
+    Some(source.copy_out_vec(header.len(), count))
 }

@@ -4,6 +4,7 @@ use super::bulk;
 use super::sink::{Counter, Into, Reader, Sink, SliceSink};
 use crate::error::Kind;
 use crate::wire::control::Failure;
+use crate::wire::parent_link::CopyOut;
 use crate::wire::worker_link::{Emit, Fill};
 use crate::{Error, Execution};
 use serde::Serialize;
@@ -99,20 +100,13 @@ pub(crate) fn decode_value<T: Data>(reader: &mut Reader<'_>) -> Result<T, NotDec
     }
 }
 
-/// Decodes a value from `len` hostile bytes, which are only ever copied out. A vector of numbers
-/// is copied once, straight to where it will be.
-pub(crate) fn decode_block<T: Data>(
-    len: usize,
-    copy: &dyn Fn(usize, &mut [u8]),
-) -> Result<T, NotDecoded> {
-    match bulk::take_copied(len, copy) {
+/// Decodes a value from hostile bytes, which are only ever copied out. A vector of numbers is
+/// copied once, straight to where it will be.
+pub(crate) fn decode_block<T: Data>(source: &impl CopyOut) -> Result<T, NotDecoded> {
+    match bulk::take_copied(source) {
         Some(Some(value)) => Ok(value),
         Some(None) => Err(NotDecoded(format!("a {}: a wrong length", type_name::<T>()))),
-        None => {
-            let mut bytes = vec![0; len];
-            copy(0, &mut bytes);
-            decode_value(&mut Reader(&bytes))
-        }
+        None => decode_value(&mut Reader(&source.copy_out_vec::<u8>(0, source.len()))),
     }
 }
 
@@ -150,13 +144,25 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    struct Copied<'a>(&'a [u8]);
+
+    impl CopyOut for Copied<'_> {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn copy_out(&self, at: usize, target: &mut [u8]) {
+            target.copy_from_slice(&self.0[at..at + target.len()]);
+        }
+        fn copy_out_vec<N: bytemuck::Pod>(&self, at: usize, count: usize) -> Vec<N> {
+            let bytes = &self.0[at..at + count * size_of::<N>()];
+            bytemuck::pod_collect_to_vec(bytes)
+        }
+    }
+
     fn there_and_back<T: Data>(value: &T) -> T {
         let mut bytes = Vec::new();
         encode_value(value, &mut bytes).expect("encode");
-        let copied = decode_block::<T>(bytes.len(), &|at, target| {
-            target.copy_from_slice(&bytes[at..at + target.len()]);
-        });
-        assert_eq!(format!("{:?}", copied.is_ok()), "true");
+        assert!(decode_block::<T>(&Copied(&bytes)).is_ok());
         let mut reader = Reader(&bytes);
         let value = decode_value(&mut reader).expect("decode");
         assert!(reader.0.is_empty(), "all bytes are used");
@@ -191,9 +197,7 @@ mod tests {
         let mut bytes = u64::MAX.to_ne_bytes().to_vec();
         bytes.extend([0; 16]);
         assert!(decode_value::<Vec<u64>>(&mut Reader(&bytes)).is_err());
-        let copy =
-            |at: usize, target: &mut [u8]| target.copy_from_slice(&bytes[at..at + target.len()]);
-        assert!(decode_block::<Vec<u64>>(bytes.len(), &copy).is_err());
+        assert!(decode_block::<Vec<u64>>(&Copied(&bytes)).is_err());
     }
 
     #[test]

@@ -1,19 +1,11 @@
 //! Where the outcomes of one call come together.
 
-use super::task::{Outcome, Sink};
+use super::task::{Outcome, Part, Sink};
 use crate::codec::{Data, Reader, decode_block, decode_value};
 use crate::sys::clock::Deadline;
 use crate::{Error, Result};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-
-/// The outcome of some consecutive items.
-#[derive(Debug)]
-pub(super) struct Part {
-    pub(super) index: u64,
-    pub(super) count: u32,
-    pub(super) outcome: Outcome,
-}
 
 impl Part {
     /// Decodes the results one after the other.
@@ -25,8 +17,7 @@ impl Part {
                 }
             }
             Outcome::Block(block) => {
-                let decoded = decode_block(block.len(), &|at, target| block.copy_out(at, target));
-                take(decoded.map_err(Error::result));
+                take(decode_block(block).map_err(Error::result));
             }
             Outcome::Values(bytes) => {
                 let mut reader = Reader(bytes.as_slice());
@@ -122,6 +113,8 @@ struct Inner {
     total: Option<u64>,
     taken: bool,
     waiting: usize,
+    /// The least number of items done that a waiting thread waits for.
+    wanted: u64,
     when_done: Vec<WhenDone>,
 }
 
@@ -212,16 +205,17 @@ impl Batch {
 
     /// Sleeps until the batch is done; false if the deadline passes first.
     pub(super) fn sleep(&self, deadline: Deadline) -> bool {
-        self.sleep_until(deadline, |_| self.is_finished())
+        self.sleep_until(deadline, u64::MAX, |_| self.is_finished())
     }
 
     /// Sleeps until at least `count` items are done; false if the deadline passes first.
     pub(super) fn sleep_until_done(&self, count: u64, deadline: Deadline) -> bool {
-        self.sleep_until(deadline, |inner| inner.done >= count)
+        self.sleep_until(deadline, count, |inner| inner.done >= count)
     }
 
-    fn sleep_until(&self, deadline: Deadline, ready: impl Fn(&Inner) -> bool) -> bool {
+    fn sleep_until(&self, deadline: Deadline, wanted: u64, ready: impl Fn(&Inner) -> bool) -> bool {
         let mut inner = self.lock();
+        inner.wanted = if inner.waiting == 0 { wanted } else { inner.wanted.min(wanted) };
         inner.waiting += 1;
         while !ready(&inner) && !deadline.passed() {
             inner = match deadline.remaining() {
@@ -248,13 +242,15 @@ impl Batch {
 }
 
 impl Sink for Batch {
-    fn complete(&self, index: u64, count: u32, outcome: Outcome) {
+    fn complete(&self, parts: &mut dyn Iterator<Item = Part>) {
         let mut inner = self.lock();
-        inner.parts.push(Part { index, count, outcome });
-        inner.done += u64::from(count);
+        for part in parts {
+            inner.done += u64::from(part.count);
+            inner.parts.push(part);
+        }
         if inner.total.is_some_and(|total| inner.done >= total) {
             self.settle(inner);
-        } else if inner.waiting > 0 {
+        } else if inner.waiting > 0 && inner.done >= inner.wanted {
             self.changed.notify_all();
         }
     }

@@ -1,8 +1,8 @@
-use super::batch::{Batch, Part};
+use super::batch::Batch;
 use super::engine::Engine;
 use super::imap::Imap;
 use super::result::AsyncResult;
-use super::task::{Payload, Task};
+use super::task::{Part, Payload, Task};
 use crate::codec::{Encode, encode_value, items};
 use crate::entry::{self, ContextHeader, FrameEntry};
 use crate::shm::results::MAX_ITEMS;

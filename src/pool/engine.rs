@@ -5,7 +5,7 @@ use super::batch::Batch;
 use super::callbacks::Callbacks;
 use super::roster::Roster;
 use super::state::{Phase, State};
-use super::task::{Done, Sink, Task};
+use super::task::{Done, Sink, Task, deliver};
 use crate::sys::clock::Deadline;
 use crate::sys::epoll::{Kick, Poller};
 use crate::sys::fork;
@@ -94,9 +94,7 @@ impl Engine {
         if drained {
             self.kick.kick();
         }
-        for done in finished.drain(..) {
-            done.deliver();
-        }
+        deliver(&mut finished);
         FINISHED.set(finished);
     }
 

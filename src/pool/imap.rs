@@ -1,6 +1,6 @@
-use super::batch::{Batch, Part};
+use super::batch::Batch;
 use super::engine::Engine;
-use super::task::{Outcome, Sink, Task};
+use super::task::{Outcome, Part, Sink, Task};
 use crate::codec::items;
 use crate::entry::FrameEntry;
 use crate::shm::results::MAX_ITEMS;
@@ -124,13 +124,15 @@ impl<I, R> Imap<I, R> {
         if let Err(error) = submitted {
             // Nothing more can be run.
             self.input = None;
-            sink.complete(base, count, Outcome::Failed(error));
+            let outcome = Outcome::Failed(error);
+            sink.complete(&mut std::iter::once(Part { index: base, count, outcome }));
         }
     }
 
     fn fail_one(&mut self, error: Error) {
         let (sink, base) = self.sink(1);
-        sink.complete(base, 1, Outcome::Failed(error));
+        let outcome = Outcome::Failed(error);
+        sink.complete(&mut std::iter::once(Part { index: base, count: 1, outcome }));
     }
 }
 

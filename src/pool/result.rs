@@ -1,6 +1,6 @@
-use super::batch::{Batch, Part};
+use super::batch::Batch;
 use super::engine::Engine;
-use super::task::Sink;
+use super::task::{Part, Sink};
 use crate::error::Kind;
 use crate::sys::clock::Deadline;
 use crate::{Error, Execution, Result};

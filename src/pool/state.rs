@@ -454,9 +454,9 @@ impl State {
     /// Moves the outcomes to an empty vector, to be delivered once the lock is free.
     pub(super) fn take_finished(&mut self, finished: &mut Vec<Done>) {
         for done in &self.finished {
-            let count = u64::from(done.count);
+            let count = u64::from(done.part.count);
             self.outstanding = self.outstanding.saturating_sub(count);
-            match done.outcome {
+            match done.part.outcome {
                 Outcome::Failed(_) => self.failed += count,
                 _ => self.done += count,
             }

@@ -139,11 +139,12 @@ fn wake_up(engine: &Engine, ready: &[u64], buffer: &mut [u8]) -> bool {
 fn hear(engine: &Engine, worker: &mut Worker, buffer: &mut [u8]) {
     match worker.link_mut().drain_socket(buffer) {
         Ok(true) => {}
-        // Closed. Its death, if it is dead, is seen through the pidfd; a worker that closed the
-        // socket and lives cannot be talked to.
+        // Closed. A dying process closes its descriptors before its pidfd tells of its death, so
+        // this is most likely a death like any other, with results to collect; the pidfd will say
+        // how it ended. The signal is for one that lives: it cannot be talked to.
         Ok(false) => {
             engine.poller.remove(worker.link().socket());
-            worker.condemn(super::worker::Doom::Violation("it closed its control socket"));
+            let _ = worker.child.signal(libc::SIGKILL);
         }
         Err(violation) => worker.condemn(super::worker::Doom::Violation(violation.0)),
     }

@@ -60,8 +60,17 @@ pub(super) enum Outcome {
 
 /// Takes the outcomes of tasks. Called without any lock held; must not block.
 pub(super) trait Sink: Send + Sync + std::fmt::Debug {
-    /// `count` items from `index` on are done. Each item is reported exactly once.
-    fn complete(&self, index: u64, count: u32, outcome: Outcome);
+    /// Items are done. Each is reported exactly once.
+    fn complete(&self, parts: &mut dyn Iterator<Item = Part>);
+}
+
+/// The outcome of `count` consecutive items.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// The sink's index of the first of them.
+    pub(super) index: u64,
+    pub(super) count: u32,
+    pub(super) outcome: Outcome,
 }
 
 /// Items to run: `first..end` of those in the payload.
@@ -97,7 +106,7 @@ impl Task {
     /// An outcome for `count` of the items from `at` on, ready to be delivered.
     pub(super) fn done(&self, at: u32, count: u32, outcome: Outcome) -> Done {
         let index = self.base + u64::from(self.first) + u64::from(at);
-        Done { sink: self.sink.clone(), index, count, outcome }
+        Done { sink: self.sink.clone(), part: Part { index, count, outcome } }
     }
 
     /// Whether the task reports to this sink.
@@ -110,14 +119,15 @@ impl Task {
 #[derive(Debug)]
 pub(super) struct Done {
     sink: Arc<dyn Sink>,
-    index: u64,
-    pub(super) count: u32,
-    pub(super) outcome: Outcome,
+    pub(super) part: Part,
 }
 
-impl Done {
-    /// Delivers it.
-    pub(super) fn deliver(self) {
-        self.sink.complete(self.index, self.count, self.outcome);
+/// Delivers outcomes, those that follow each other for one sink in one go.
+pub(super) fn deliver(finished: &mut Vec<Done>) {
+    let mut rest = finished.drain(..).peekable();
+    while let Some(first) = rest.next() {
+        let sink = first.sink;
+        let same = std::iter::from_fn(|| rest.next_if(|done| Arc::ptr_eq(&done.sink, &sink)));
+        sink.complete(&mut std::iter::once(first.part).chain(same.map(|done| done.part)));
     }
 }

@@ -6,6 +6,7 @@
 
 use super::segment::Segment;
 use crate::sys::memfd;
+use bytemuck::Pod;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -98,6 +99,11 @@ impl ResultBlock {
     /// The number of bytes that can be copied.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Copies numbers out; the range must lie inside.
+    pub(crate) fn copy_out_vec<N: Pod>(&self, at: usize, count: usize) -> Vec<N> {
+        self.0.copy_out_vec(at, count)
     }
 
     /// Copies bytes out; the range must lie inside.

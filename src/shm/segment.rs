@@ -2,6 +2,7 @@
 
 use crate::sys::memfd;
 use crate::sys::mmap::Mapping;
+use bytemuck::Pod;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -67,7 +68,29 @@ impl Segment {
         let source = self.address(at, target.len());
         // SAFETY: the source range was checked by `address`; the target is an exclusive slice of
         // private memory, so the two do not overlap.
-        unsafe { copy_racy(source, target) };
+        unsafe { copy_racy(source, target.as_mut_ptr(), target.len()) };
+    }
+
+    /// Copies `count` numbers out, into memory that is not cleared first.
+    ///
+    /// # Panics
+    /// As [`Segment::copy_out`].
+    pub(crate) fn copy_out_vec<N: Pod>(&self, at: usize, count: usize) -> Vec<N> {
+        let mut numbers = Vec::<N>::with_capacity(count);
+        let len = count * size_of::<N>();
+        if len == 0 {
+            return numbers;
+        }
+        let source = self.address(at, len);
+        // SAFETY: the vector has room for `count` numbers, which is `len` bytes, and the source
+        // range was checked by `address`. `copy_racy` writes every byte of its target and reads
+        // none, and any bytes are a valid `N` (`Pod`), so the numbers are initialised.
+        unsafe {
+            let target = numbers.as_mut_ptr().cast::<u8>();
+            copy_racy(source, target, len);
+            numbers.set_len(count);
+        }
+        numbers
     }
 
     /// The bytes of a range that nobody writes to.
@@ -103,58 +126,55 @@ impl Segment {
 /// Copies memory that may change under the copy, without a data race in Rust's sense.
 ///
 /// # Safety
-/// `source` is readable for `target.len()` bytes and does not overlap `target`.
-#[cfg(target_arch = "x86_64")]
-unsafe fn copy_racy(source: *const u8, target: &mut [u8]) {
+/// `source` is readable and `target` writable for `len` bytes, they do not overlap, and nobody
+/// else accesses `target`.
+unsafe fn copy_racy(source: *const u8, target: *mut u8, len: usize) {
     /// Below this the string instruction's start-up costs more than it saves.
     const LONG: usize = 256;
-    if target.len() < LONG {
-        // SAFETY: passed on from the caller.
-        return unsafe { copy_by_words(source, target) };
+    #[cfg(target_arch = "x86_64")]
+    if len >= LONG {
+        // SAFETY: to the compiler the asm block is opaque: it may read anything from `source` and
+        // writes exactly `len` bytes of `target`. The direction flag is clear by the ABI.
+        unsafe {
+            std::arch::asm!(
+                "rep movsb",
+                inout("rcx") len => _,
+                inout("rsi") source => _,
+                inout("rdi") target => _,
+                options(nostack, preserves_flags)
+            );
+        }
+        return;
     }
-    // SAFETY: to the compiler the asm block is opaque: it may read anything from `source` and
-    // writes exactly `target`, which is exclusive. The direction flag is clear by the ABI.
-    unsafe {
-        std::arch::asm!(
-            "rep movsb",
-            inout("rcx") target.len() => _,
-            inout("rsi") source => _,
-            inout("rdi") target.as_mut_ptr() => _,
-            options(nostack, preserves_flags)
-        );
-    }
-}
-
-/// Copies memory that may change under the copy, without a data race in Rust's sense.
-///
-/// # Safety
-/// `source` is readable for `target.len()` bytes and does not overlap `target`.
-#[cfg(not(target_arch = "x86_64"))]
-unsafe fn copy_racy(source: *const u8, target: &mut [u8]) {
+    let _ = LONG;
     // SAFETY: passed on from the caller.
-    unsafe { copy_by_words(source, target) };
+    unsafe { copy_by_words(source, target, len) };
 }
 
 /// Copies by relaxed atomic loads, words where the source is aligned.
 ///
 /// # Safety
 /// As for `copy_racy`.
-unsafe fn copy_by_words(source: *const u8, target: &mut [u8]) {
+unsafe fn copy_by_words(source: *const u8, target: *mut u8, len: usize) {
     let mut done = 0;
     if source.cast::<u64>().is_aligned() {
-        for chunk in target.chunks_exact_mut(8) {
-            // SAFETY: `done + 8` is within the length that the caller vouches for, and the
+        while done + 8 <= len {
+            // SAFETY: `done + 8` is within the length that the caller vouches for, and the source
             // address is aligned, being a multiple of 8 from an aligned one.
-            let word = unsafe { AtomicU64::from_ptr(source.add(done).cast_mut().cast()) };
-            // Relaxed: ordering comes from the position words of the protocol.
-            chunk.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+            // Relaxed: ordering comes from the protocol's words.
+            unsafe {
+                let word = AtomicU64::from_ptr(source.add(done).cast_mut().cast());
+                target.add(done).cast::<u64>().write_unaligned(word.load(Ordering::Relaxed));
+            }
             done += 8;
         }
     }
-    for (index, byte) in target.iter_mut().enumerate().skip(done) {
-        // SAFETY: `index` is within the length that the caller vouches for.
-        let source = unsafe { AtomicU8::from_ptr(source.add(index).cast_mut()) };
-        *byte = source.load(Ordering::Relaxed);
+    for index in done..len {
+        // SAFETY: `index` is within the length that the caller vouches for. Relaxed: as above.
+        unsafe {
+            let byte = AtomicU8::from_ptr(source.add(index).cast_mut());
+            target.add(index).write(byte.load(Ordering::Relaxed));
+        }
     }
 }
 

@@ -149,9 +149,8 @@ fn fork_here(launch: &Launch, theirs: &OwnedFd, closure: Option<Closure>) -> Res
     // What is buffered now would be written by both.
     flush_output();
     let environment = launch.environment.strings()?;
-    let forked = fork(launch.fork_risk).map_err(|error| {
-        Error::start("fork (use Spawn or ForkServer if threads are needed)").with_source(error)
-    })?;
+    let forked = fork(launch.fork_risk)
+        .map_err(|error| Error::start("the process could not be forked").with_source(error))?;
     match forked {
         Forked::Parent(child) => Ok(child),
         Forked::Child => {

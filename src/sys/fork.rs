@@ -91,7 +91,8 @@ fn require_one_thread() -> io::Result<()> {
             io::ErrorKind::Unsupported,
             format!(
                 "this process has {threads} threads, so it cannot be forked safely: a lock that \
-                 another thread holds would stay locked in the child for ever"
+                 another thread holds would stay locked in the child for ever. Use Spawn or \
+                 ForkServer, or fork before threads are started (a pool has one)"
             ),
         )),
     }

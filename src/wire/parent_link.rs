@@ -12,6 +12,7 @@ use crate::shm::results::{Items, Kind, ResultReader, Violation};
 use crate::shm::tasks::{Frame, Posted, TaskSender};
 use crate::sys::fd::InternalFd;
 use crate::sys::futex;
+use bytemuck::Pod;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,16 +43,28 @@ pub(crate) struct BlockBytes {
     free: Option<(Arc<Board>, u32)>,
 }
 
-impl BlockBytes {
-    /// The length of the result in bytes.
-    pub(crate) fn len(&self) -> usize {
+impl CopyOut for BlockBytes {
+    fn len(&self) -> usize {
         self.len
     }
 
-    /// Copies hostile bytes out.
-    pub(crate) fn copy_out(&self, at: usize, target: &mut [u8]) {
+    fn copy_out(&self, at: usize, target: &mut [u8]) {
         self.block.copy_out(at, target);
     }
+
+    fn copy_out_vec<N: Pod>(&self, at: usize, count: usize) -> Vec<N> {
+        self.block.copy_out_vec(at, count)
+    }
+}
+
+/// Hostile bytes, which can only be copied. Ranges must lie within the length.
+pub(crate) trait CopyOut {
+    /// How many there are.
+    fn len(&self) -> usize;
+    /// Copies bytes.
+    fn copy_out(&self, at: usize, target: &mut [u8]);
+    /// Copies numbers into a new vector.
+    fn copy_out_vec<N: Pod>(&self, at: usize, count: usize) -> Vec<N>;
 }
 
 impl Drop for BlockBytes {
