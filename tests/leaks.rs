@@ -21,7 +21,9 @@ fn main() {
     run("nothing_is_left_after_many_pools", || leaves_nothing(many_pools));
     run("nothing_is_left_after_failed_starts", || leaves_nothing(failed_starts));
     run("nothing_is_left_after_unfinished_work", || leaves_nothing(unfinished_work));
-    run("descriptors_do_not_grow_while_workers_are_replaced", replaced_workers);
+    run("descriptors_do_not_grow_while_workers_are_replaced", || {
+        leaves_nothing(replaced_workers);
+    });
 }
 
 fn run(name: &str, test: impl FnOnce()) {
@@ -168,15 +170,16 @@ fn unfinished_work() {
 
 fn replaced_workers() {
     let pool = Pool::builder().workers(2).max_tasks_per_worker(5).build().expect("pool");
-    let expected = descriptors();
+    // The pool keeps idle argument blocks, at most as many as there ever were items at once.
+    let most = descriptors() + 20;
     let echo = |bytes: Vec<u8>| bytes.len();
     for _ in 0..20 {
         let items = (0..20).map(|_| vec![0; 100_000]);
         assert_eq!(pool.map(echo, items).expect("map").len(), 20);
     }
     assert!(pool.stats().restarts >= 50, "{:?}", pool.stats());
-    wait_until("as many descriptors as before", || {
-        pool.worker_pids().len() == 2 && descriptors() == expected
+    wait_until("no more descriptors than before", || {
+        pool.worker_pids().len() == 2 && descriptors() <= most
     });
 }
 

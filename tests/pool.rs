@@ -57,7 +57,18 @@ fn every_call_returns_the_values_in_order() {
     assert_eq!(powers.get().expect("starmap"), squares(100));
     let name = "pool-test/weigh";
     assert_eq!(pool.apply_named::<_, u64>(name, (4_u64, "four".to_owned())).expect("named"), 8);
-    let twelve = |a: u8, b: u16, c: u32, d: u64, e: i8, f: i16, g: i32, h: i64, i: String, j: (), k: Option<u8>, l: Vec<u8>| {
+    let twelve = |a: u8,
+                  b: u16,
+                  c: u32,
+                  d: u64,
+                  e: i8,
+                  f: i16,
+                  g: i32,
+                  h: i64,
+                  i: String,
+                  j: (),
+                  k: Option<u8>,
+                  l: Vec<u8>| {
         let sum = u64::from(a) + u64::from(b) + u64::from(c) + d;
         let signed = i64::from(e) + i64::from(f) + i64::from(g) + h;
         let () = j;
@@ -143,7 +154,8 @@ fn a_context_reaches_the_workers_that_replace_dead_ones() {
         let context: (Vec<u64>, String) = ((0..len).collect(), scratch.file(&format!("log-{len}")));
         let fragile = |(table, log): &(Vec<u64>, String), x: u64| {
             append(log, x);
-            if x % 10 == 3 && lines(log).iter().filter(|line| **line == x.to_string()).count() == 1 {
+            if x % 10 == 3 && lines(log).iter().filter(|line| **line == x.to_string()).count() == 1
+            {
                 std::process::abort();
             }
             table[x as usize % table.len()]
@@ -373,7 +385,13 @@ impl<I: Iterator> Iterator for Liar<I> {
 fn an_input_that_lies_about_its_length_is_read_to_its_end() {
     let _dog = Watchdog::new("lying input");
     let pool = pool();
-    for hint in [(0, Some(0)), (usize::MAX, None), (usize::MAX, Some(usize::MAX)), (1, Some(1)), (5000, Some(3))] {
+    for hint in [
+        (0, Some(0)),
+        (usize::MAX, None),
+        (usize::MAX, Some(usize::MAX)),
+        (1, Some(1)),
+        (5000, Some(3)),
+    ] {
         let input = || Liar(0..300, hint);
         assert_eq!(pool.map(square, input()).expect("map"), squares(300));
         assert_eq!(pool.map_async(square, input()).expect("map").get().expect("map"), squares(300));
@@ -460,9 +478,8 @@ fn many_large_values_at_once_arrive_whole() {
     let pool = pool();
     // More than the pool keeps in its queue: submitting waits for room.
     let ends = |bytes: Vec<u8>| (bytes.len(), bytes[0], bytes[bytes.len() - 1]);
-    let results: Vec<_> = (0..40_u8)
-        .map(|x| pool.apply_async(ends, (vec![x; 16 << 20],)).expect("submit"))
-        .collect();
+    let results: Vec<_> =
+        (0..40_u8).map(|x| pool.apply_async(ends, (vec![x; 16 << 20],)).expect("submit")).collect();
     for (x, result) in results.into_iter().enumerate() {
         assert_eq!(result.get().expect("value"), (16 << 20, x as u8, x as u8));
     }
@@ -563,9 +580,10 @@ fn a_queued_call_is_cancelled_and_a_running_one_only_on_request() {
     assert_eq!(lines(&log), ["1", "3", "5", "7", "9"]);
     assert!(pool.stats().restarts == 0);
     let victim = pool.worker_pids()[0];
-    let running = pool.apply_async(forever, ()).expect("submit");
+    let (started, never) = (scratch.file("started, too"), scratch.file("never"));
+    let running = pool.apply_async(hold, (started.clone(), never)).expect("submit");
     let behind = pool.apply_async(square, (3,)).expect("submit");
-    wait_until("it runs", || pool.stats().running >= 1);
+    wait_until("it runs", || common::is_raised(&started));
     assert!(running.cancel_running());
     assert_eq!(behind.get().expect("not lost"), 9);
     assert!(running.get().expect_err("cancelled").is_cancelled());
@@ -612,7 +630,8 @@ fn large_arguments_that_are_cancelled_do_not_clog_the_worker() {
     let scratch = Scratch::new();
     let pool = Pool::builder().workers(1).build().expect("pool");
     for round in 0..2 {
-        let (started, go) = (scratch.file(&format!("s{round}")), scratch.file(&format!("g{round}")));
+        let (started, go) =
+            (scratch.file(&format!("s{round}")), scratch.file(&format!("g{round}")));
         let running = pool.apply_async(hold, (started.clone(), go.clone())).expect("submit");
         wait_until("it runs", || common::is_raised(&started));
         let len = |bytes: Vec<u8>| bytes.len();
@@ -775,7 +794,8 @@ fn nothing_waits_behind_a_long_call_on_another_worker() {
     let _dog = Watchdog::new("long call");
     let scratch = Scratch::new();
     for round in 0..10 {
-        let (started, go) = (scratch.file(&format!("s{round}")), scratch.file(&format!("g{round}")));
+        let (started, go) =
+            (scratch.file(&format!("s{round}")), scratch.file(&format!("g{round}")));
         let pool = pool();
         // Both are busy when the rest is submitted, so that some is given ahead to each.
         let long = pool.apply_async(hold, (started.clone(), go.clone())).expect("submit");
@@ -817,7 +837,13 @@ fn a_closed_pool_finishes_its_work_and_its_workers_exit() {
     let _dog = Watchdog::new("close and join");
     let pool = pool();
     let pids = pool.worker_pids();
-    let result = pool.map_async(|x: u64| { std::thread::sleep(Duration::from_millis(2)); x }, 0..50);
+    let result = pool.map_async(
+        |x: u64| {
+            std::thread::sleep(Duration::from_millis(2));
+            x
+        },
+        0..50,
+    );
     let result = result.expect("submit");
     let heard = Arc::new(AtomicU64::new(0));
     let count = heard.clone();
@@ -966,7 +992,9 @@ fn a_smaller_pool_lets_running_items_finish() {
     let pool = Pool::builder().workers(3).build().expect("pool");
     let go = scratch.file("go");
     let held: Vec<_> = (0..3)
-        .map(|x| pool.apply_async(hold, (scratch.file(&format!("s{x}")), go.clone())).expect("submit"))
+        .map(|x| {
+            pool.apply_async(hold, (scratch.file(&format!("s{x}")), go.clone())).expect("submit")
+        })
         .collect();
     wait_until("all run", || (0..3).all(|x| common::is_raised(&scratch.file(&format!("s{x}")))));
     pool.resize(1).expect("resize");
@@ -1019,11 +1047,14 @@ fn many_threads_use_one_pool_at_once() {
             scope.spawn(move || {
                 for round in 0..30 {
                     match (thread + round) % 6 {
-                        0 => assert_eq!(pool.apply(square, (round,)).expect("apply"), square(round)),
+                        0 => {
+                            assert_eq!(pool.apply(square, (round,)).expect("apply"), square(round))
+                        }
                         1 => assert_eq!(pool.map(square, 0..100).expect("map"), squares(100)),
                         2 => {
                             let lazy = pool.imap(square, 0..40).expect("imap");
-                            let values: Vec<u64> = lazy.map(|value| value.expect("value")).collect();
+                            let values: Vec<u64> =
+                                lazy.map(|value| value.expect("value")).collect();
                             assert_eq!(values, squares(40));
                         }
                         3 => {

@@ -105,8 +105,12 @@ fn check(pool: &Pool, deed: Deed, verify: impl Fn(&multiproc::Error)) {
     for chunk in CHUNKS {
         let scratch = Scratch::new();
         let log = scratch.file("log");
-        let results: Vec<_> =
-            pool.chunks_of(chunk).expect("size").imap(run, items(deed, &log)).expect("imap").collect();
+        let results: Vec<_> = pool
+            .chunks_of(chunk)
+            .expect("size")
+            .imap(run, items(deed, &log))
+            .expect("imap")
+            .collect();
         assert_eq!(results.len() as u64, ITEMS, "chunks of {chunk}");
         for (number, result) in results.into_iter().enumerate() {
             match result {
@@ -399,7 +403,10 @@ impl<'de> Deserialize<'de> for Heavy {
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("16 pieces")
             }
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Heavy, A::Error> {
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut seq: A,
+            ) -> Result<Heavy, A::Error> {
                 let mut index = 0;
                 while let Some(piece) = seq.next_element::<&[u8]>()? {
                     assert_eq!(piece.len(), PIECE);
@@ -566,7 +573,8 @@ fn items_lost_with_their_worker_are_retried_as_often_as_asked() {
         let log = scratch.file("log");
         let dies_twice = |item: Item| {
             append(&item.log, item.number);
-            let runs = lines(&item.log).iter().filter(|line| **line == item.number.to_string()).count();
+            let runs =
+                lines(&item.log).iter().filter(|line| **line == item.number.to_string()).count();
             if item.deed != Deed::Nothing && runs <= 2 {
                 do_it(item.deed);
             }
