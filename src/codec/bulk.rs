@@ -21,6 +21,17 @@ fn is<T: 'static, U: 'static>() -> bool {
     TypeId::of::<T>() == TypeId::of::<U>()
 }
 
+/// Whether values of this type are copied as they are.
+#[inline]
+pub(super) fn is_bulk<T: 'static>() -> bool {
+    for_each_number!(N => {
+        if is::<T, N>() || is::<T, Vec<N>>() {
+            return true;
+        }
+    });
+    false
+}
+
 /// Encodes `value` if its type is a bulk type: `None` if it is not, else whether it fitted.
 #[inline]
 pub(super) fn put<T: 'static>(value: &T, sink: &mut impl Sink) -> Option<bool> {

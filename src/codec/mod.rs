@@ -15,4 +15,6 @@ pub use arguments::Arguments;
 pub(crate) use arguments::sealed::Encode;
 pub use sink::Reader;
 pub use value::Data;
-pub(crate) use value::{Emitted, NotEncoded, decode_block, decode_value, encode_value};
+pub(crate) use value::{
+    Emitted, NotEncoded, decode_block, decode_entry, decode_value, encode_value,
+};

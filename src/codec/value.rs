@@ -100,6 +100,44 @@ pub(crate) fn decode_value<T: Data>(reader: &mut Reader<'_>) -> Result<T, NotDec
     }
 }
 
+/// The bytes of the length in front of an entry.
+const PREFIX: usize = 4;
+
+/// Encodes a value that others follow. Those that the user's code will decode have their length in
+/// front: where the next one starts does not depend on what that code makes of this one.
+#[inline]
+fn encode_entry<T: Data>(value: &T, space: &mut [u8]) -> Result<usize, NotEncoded> {
+    if bulk::is_bulk::<T>() {
+        let mut sink = SliceSink::new(space);
+        encode_value(value, &mut sink)?;
+        return Ok(sink.used());
+    }
+    let (prefix, body) = space.split_at_mut_checked(PREFIX).ok_or(NotEncoded::Full)?;
+    let mut sink = SliceSink::new(body);
+    encode_value(value, &mut sink)?;
+    let used = sink.used();
+    let len = u32::try_from(used).map_err(|_| NotEncoded::Full)?;
+    prefix.copy_from_slice(&len.to_ne_bytes());
+    Ok(PREFIX + used)
+}
+
+/// Decodes a value that others follow; if that fails, the reader stands at the next one all the
+/// same.
+#[inline]
+pub(crate) fn decode_entry<T: Data>(reader: &mut Reader<'_>) -> Result<T, NotDecoded> {
+    if bulk::is_bulk::<T>() {
+        return decode_value(reader);
+    }
+    let mut entry = || {
+        let len: u32 = reader.take(PREFIX).map(bytemuck::pod_read_unaligned)?;
+        reader.take(len as usize)
+    };
+    match entry() {
+        Some(bytes) => decode_value(&mut Reader(bytes)),
+        None => Err(NotDecoded(format!("a {}: the bytes end early", type_name::<T>()))),
+    }
+}
+
 /// Decodes a value from hostile bytes, which are only ever copied out. A vector of numbers is
 /// copied once, straight to where it will be.
 pub(crate) fn decode_block<T: Data>(source: &impl CopyOut) -> Result<T, NotDecoded> {
@@ -130,10 +168,21 @@ impl<T: Data> Emit for Emitted<'_, T> {
 
     fn fill(&self, space: &mut [u8]) -> Result<usize, Fill> {
         let mut sink = SliceSink::new(space);
-        match encode_value(self.0, &mut sink) {
-            Ok(()) => Ok(sink.used()),
-            Err(NotEncoded::Full) => Err(Fill::Full),
-            Err(NotEncoded::Refused(what)) => Err(Fill::Failed(Failure::Encode(what))),
+        encode_value(self.0, &mut sink)?;
+        Ok(sink.used())
+    }
+
+    #[inline]
+    fn fill_entry(&self, space: &mut [u8]) -> Result<usize, Fill> {
+        Ok(encode_entry(self.0, space)?)
+    }
+}
+
+impl From<NotEncoded> for Fill {
+    fn from(error: NotEncoded) -> Self {
+        match error {
+            NotEncoded::Full => Self::Full,
+            NotEncoded::Refused(what) => Self::Failed(Failure::Encode(what)),
         }
     }
 }

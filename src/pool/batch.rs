@@ -1,7 +1,7 @@
 //! Where the outcomes of one call come together.
 
 use super::task::{Outcome, Part, Sink};
-use crate::codec::{Data, Reader, decode_block, decode_value};
+use crate::codec::{Data, Reader, decode_block, decode_entry};
 use crate::sys::clock::Deadline;
 use crate::{Error, Result};
 use std::fmt;
@@ -22,12 +22,7 @@ impl Part {
             Outcome::Values(bytes) => {
                 let mut reader = Reader(bytes.as_slice());
                 for _ in 0..self.count {
-                    let decoded = decode_value(&mut reader).map_err(Error::result);
-                    if decoded.is_err() {
-                        // Where the next one starts is unknown now.
-                        reader.0 = &[];
-                    }
-                    take(decoded);
+                    take(decode_entry(&mut reader).map_err(Error::result));
                 }
             }
         }

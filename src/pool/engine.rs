@@ -81,11 +81,10 @@ impl Engine {
         if !state.has_finished() {
             return;
         }
-        let was_full = state.is_full();
         // Swapped with this thread's empty one, so that neither is ever allocated again.
         let mut finished = FINISHED.take();
         state.take_finished(&mut finished);
-        let roomy = was_full && !state.is_full();
+        let roomy = state.crowd > 0 && !state.is_full();
         let drained = state.is_drained() && !matches!(state.phase, Phase::Running);
         drop(state);
         if roomy || drained {
@@ -115,8 +114,12 @@ impl Engine {
     /// If the pool is closed or over.
     pub(super) fn submit(&self, task: Task) -> Result<()> {
         let mut state = self.lock_with_room()?;
+        let is_chunk = task.len() > 1;
         state.submit(task);
-        let kick = self.wants_supervisor(&state);
+        // Nobody may be waiting for it: then the supervisor alone sees that its first item is long
+        // while a worker is free for the others.
+        let uneven = is_chunk && state.has_idle() && !state.supervisor_awake;
+        let kick = uneven || self.wants_supervisor(&state);
         self.release(state);
         if kick {
             self.kick.kick();
@@ -182,7 +185,9 @@ impl Engine {
             if !state.supervisor_awake && !state.arm() {
                 continue;
             }
-            drop(self.changed.wait(state).unwrap_or_else(PoisonError::into_inner));
+            state.crowd += 1;
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.crowd -= 1;
         }
     }
 

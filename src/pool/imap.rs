@@ -66,12 +66,13 @@ impl<I, R> Imap<I, R> {
         } else {
             Order::Completion(Batch::new(None))
         };
-        let window = engine.workers() * WINDOW_PER_WORKER * chunk;
+        let chunk = chunk.min(MAX_ITEMS as usize);
+        let window = (engine.workers() * WINDOW_PER_WORKER).saturating_mul(chunk);
         Self {
             engine,
             entry,
             input: Some(input),
-            chunk: chunk.min(MAX_ITEMS as usize),
+            chunk,
             window,
             order,
             read: 0,
@@ -91,6 +92,11 @@ impl<I, R> Imap<I, R> {
     /// How many items are read and not returned.
     fn ahead(&self) -> u64 {
         self.read - self.returned
+    }
+
+    /// Whether the next chunk fits the window.
+    fn has_room(&self) -> bool {
+        (self.ahead() as usize).saturating_add(self.chunk) <= self.window
     }
 
     /// A batch for a chunk that starts at the current item, and its index there.
@@ -139,7 +145,7 @@ impl<I, R> Imap<I, R> {
 impl<I: Iterator<Item = T>, T: Data, R: Data> Imap<I, R> {
     /// Reads the input up to the window.
     fn fill(&mut self) {
-        while self.input.is_some() && (self.ahead() as usize) < self.window {
+        while self.input.is_some() && self.has_room() {
             let mut bytes = Vec::new();
             let mut count = 0;
             let mut refused = None;
@@ -190,7 +196,6 @@ impl<I: Iterator<Item = T>, T: Data, R: Data> Imap<I, R> {
                 batch.take_arrived().iter().for_each(&mut decode);
             }
         }
-        self.returned += self.ready.len() as u64;
         true
     }
 }
@@ -202,6 +207,7 @@ impl<I: Iterator<Item = T>, T: Data, R: Data> Iterator for Imap<I, R> {
         loop {
             self.fill();
             if let Some(result) = self.ready.pop_front() {
+                self.returned += 1;
                 return Some(result);
             }
             if !self.wait() {

@@ -58,6 +58,8 @@ pub(super) struct State {
     /// The sleeping supervisor will look by itself before the next task can be overdue.
     pub(super) alarm_set: bool,
     starving_since: Option<Instant>,
+    /// Threads that wait for room.
+    pub(super) crowd: usize,
     pub(super) done: u64,
     pub(super) failed: u64,
     pub(super) restarts: u64,
@@ -80,6 +82,7 @@ impl State {
             supervisor_awake: true,
             alarm_set: false,
             starving_since: None,
+            crowd: 0,
             done: 0,
             failed: 0,
             restarts: 0,
@@ -138,6 +141,11 @@ impl State {
     /// Whether as much work is in flight as the pool accepts.
     pub(super) fn is_full(&self) -> bool {
         self.outstanding >= self.rules.max_in_flight || self.queued_bytes > MAX_QUEUED_BYTES
+    }
+
+    /// Whether a worker has nothing to do.
+    pub(super) fn has_idle(&self) -> bool {
+        !self.idle.is_empty()
     }
 
     /// Whether all work is done.
@@ -239,9 +247,7 @@ impl State {
 
     /// Collects results and hands out work; returns how many reports came in.
     pub(super) fn step(&mut self) -> usize {
-        let ready = |slot: &usize| {
-            self.slots[*slot].as_ref().is_some_and(|worker| worker.link().has_results())
-        };
+        let ready = |slot: &usize| self.slots[*slot].as_ref().is_some_and(Worker::has_results);
         if !self.busy.iter().any(ready) {
             return 0;
         }
@@ -301,8 +307,10 @@ impl State {
     }
 
     /// Asks every busy worker for a ring at its next result; false if a result is there already.
+    /// What a worker that broke the protocol has there is not looked at any more.
     pub(super) fn arm(&self) -> bool {
-        self.busy.iter().all(|slot| self.slots[*slot].as_ref().is_none_or(|w| w.link().arm()))
+        let armed = |worker: &Worker| !worker.is_believed() || worker.link().arm();
+        self.busy.iter().all(|slot| self.slots[*slot].as_ref().is_none_or(armed))
     }
 
     /// Wants no rings.
@@ -373,16 +381,31 @@ impl State {
                 self.queue.push_back(task);
             }
         }
-        for slot in self.busy.clone() {
-            if let Some(worker) = &mut self.slots[slot]
-                && kill
-                && worker.runs(|task| task.belongs_to(sink))
-            {
+        if kill {
+            any |= self.kill_those_that_run(sink);
+        }
+        self.dispatch();
+        any
+    }
+
+    /// Kills the workers that run an item of a sink, of which nothing is queued; returns whether
+    /// there were any. What they held besides was taken back before.
+    fn kill_those_that_run(&mut self, sink: &Arc<dyn Sink>) -> bool {
+        let now = Instant::now();
+        let mut any = false;
+        for slot in &self.busy {
+            let Some(worker) = &mut self.slots[*slot] else {
+                continue;
+            };
+            if worker.runs(|task| task.belongs_to(sink)) {
+                // It may have finished that one and be in another, which it then has reported.
+                worker.collect(now, &mut self.finished);
+            }
+            if worker.runs(|task| task.belongs_to(sink)) {
                 any = true;
                 worker.condemn(Doom::Cancelled);
             }
         }
-        self.dispatch();
         any
     }
 

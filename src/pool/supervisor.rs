@@ -144,7 +144,7 @@ fn hear(engine: &Engine, worker: &mut Worker, buffer: &mut Vec<u8>) {
         // how it ended. The signal is for one that lives: it cannot be talked to.
         Ok(false) => {
             engine.poller.remove(worker.link().socket());
-            let _ = worker.child.signal(libc::SIGKILL);
+            worker.cut_off();
         }
         Err(violation) => worker.condemn(super::worker::Doom::Violation(violation.0)),
     }

@@ -47,6 +47,8 @@ pub(super) struct Worker {
     link: ParentLink,
     in_flight: VecDeque<InFlight>,
     doom: Option<Doom>,
+    /// Its socket is closed or full: it is given nothing more, and killed.
+    unreachable: bool,
     /// It takes no new work and exits when it has none.
     pub(super) leaving: bool,
     /// When the pool last heard of progress, or gave work to an idle worker.
@@ -64,6 +66,7 @@ impl Worker {
             link,
             in_flight: VecDeque::new(),
             doom: None,
+            unreachable: false,
             leaving: false,
             progress: Instant::now(),
             pace: AHEAD,
@@ -88,7 +91,17 @@ impl Worker {
 
     /// Whether it may be given anything at all.
     pub(super) fn is_usable(&self) -> bool {
-        self.doom.is_none() && !self.leaving
+        self.doom.is_none() && !self.unreachable && !self.leaving
+    }
+
+    /// Whether it has kept the protocol so far.
+    pub(super) fn is_believed(&self) -> bool {
+        !matches!(self.doom, Some(Doom::Violation(_)))
+    }
+
+    /// Whether results wait to be collected.
+    pub(super) fn has_results(&self) -> bool {
+        self.is_believed() && self.link.has_results()
     }
 
     /// Whether it should be given another frame now. With a task timeout there is never more than
@@ -118,16 +131,26 @@ impl Worker {
                 return Err(task);
             };
             let uses = |uid: u64| {
-                let of = |entry: &InFlight| {
-                    let payload = entry.task.payload.block().is_some_and(|b| b.uid() == uid);
-                    payload || entry.task.context.as_ref().is_some_and(|b| b.uid() == uid)
+                let used_by = |task: &Task| {
+                    let mut blocks = task.payload.block().into_iter().chain(&task.context);
+                    blocks.any(|block| block.uid() == uid)
                 };
-                self.in_flight.iter().any(of)
-                    || task.context.as_ref().is_some_and(|context| context.uid() == uid)
+                used_by(&task) || self.in_flight.iter().any(|entry| used_by(&entry.task))
             };
-            // A dead worker's socket is closed; its death is on the way and brings the task back.
-            if !self.link.share_block(block.uid(), writer, uses).unwrap_or(true) {
-                return Err(task);
+            match self.link.share_block(block.uid(), writer, uses) {
+                Ok(true) => {}
+                // Its socket is full of blocks of tasks that were taken back, and it has nothing
+                // to do that would make it look there: only a new one can go on.
+                Ok(false) if self.in_flight.is_empty() => {
+                    self.cut_off();
+                    return Err(task);
+                }
+                Ok(false) => return Err(task),
+                // A dead worker's socket is closed; its death is on the way.
+                Err(_) => {
+                    self.cut_off();
+                    return Err(task);
+                }
             }
         }
         let frame = Frame {
@@ -148,7 +171,7 @@ impl Worker {
 
     /// Takes all that the worker has reported; returns how many reports there were.
     pub(super) fn collect(&mut self, now: Instant, done: &mut Vec<Done>) -> usize {
-        if !self.link.has_results() || matches!(self.doom, Some(Doom::Violation(_))) {
+        if !self.has_results() {
             return 0;
         }
         let mut reports = 0;
@@ -249,17 +272,20 @@ impl Worker {
 
     /// Takes back everything that the worker has not claimed, in order.
     pub(super) fn take_back(&mut self) -> Vec<Task> {
-        if self.in_flight.is_empty() || matches!(self.doom, Some(Doom::Violation(_))) {
+        if self.in_flight.is_empty() || !self.is_believed() {
             return Vec::new();
         }
         let claimed = self.link.revoke();
         let index = self.in_flight.iter().position(|entry| entry.posted.frame == claimed.frame);
         let Some(index) = index else {
-            // Everything was claimed; or the word is garbage, which its next report will show.
+            if !self.link.is_end(claimed) {
+                self.condemn(Doom::Violation("a claim of what it was not given"));
+            }
             return Vec::new();
         };
         let entry = &mut self.in_flight[index];
-        if claimed.item < entry.reported || claimed.item > entry.task.len() {
+        // The word moves on to the next frame with the last item.
+        if claimed.item < entry.reported || claimed.item >= entry.task.len() {
             self.condemn(Doom::Violation("a claim that is out of range"));
             return Vec::new();
         }
@@ -295,6 +321,12 @@ impl Worker {
             true => None,
             false => self.progress.checked_add(limit),
         }
+    }
+
+    /// Ends a worker that cannot be reached any more; what it has reported stays true.
+    pub(super) fn cut_off(&mut self) {
+        self.unreachable = true;
+        let _ = self.child.signal(libc::SIGKILL);
     }
 
     /// Kills the worker; its death tells the rest.

@@ -125,6 +125,16 @@ impl ResultWriter {
         }
     }
 
+    /// The record's one entry is no value: nothing vouches for it until it is published, because
+    /// what the parent finds in an unpublished record it takes for values.
+    pub(crate) fn add_other(&mut self, len: usize) {
+        if let Some(open) = &mut self.open {
+            debug_assert!(open.items.count == 0 && len <= open.capacity);
+            open.used = len;
+            open.items.count = 1;
+        }
+    }
+
     /// Publishes the open record, or drops it if it is empty.
     pub(crate) fn close(&mut self, board: &Board, kind: Kind) {
         if let Some(open) = self.open.take()
@@ -159,6 +169,11 @@ impl ResultWriter {
     fn room(&self) -> usize {
         // One unit stays free for the zeroed first word of the record to come.
         (RING - ALIGN).saturating_sub(self.tail.wrapping_sub(self.head) as usize)
+    }
+
+    /// Whether the parent's head is where it can be: not if something has overwritten it.
+    pub(crate) fn is_sound(&self, board: &Board) -> bool {
+        self.tail.wrapping_sub(self.head(board)) <= RING as u64
     }
 
     /// Whether the parent has collected everything published.
@@ -321,6 +336,20 @@ mod tests {
         reader.next(&board).expect("valid").expect("a record");
         let (count, bytes) = reader.unpublished(&board).expect("two items");
         assert_eq!((count, bytes.as_slice()), (2, &b"ab"[..]));
+    }
+
+    #[test]
+    fn an_unpublished_failure_is_not_taken_for_a_value() {
+        let (mut board, _fd) = Board::create().expect("board");
+        let (mut writer, mut reader) = (ResultWriter::default(), ResultReader::default());
+        assert!(writer.open(&board, 0, 0, 8));
+        writer.space(&mut board)[..4].copy_from_slice(b"oops");
+        writer.add_other(4);
+        assert!(reader.unpublished(&board).is_none());
+        writer.close(&board, Kind::Failure);
+        let record = reader.next(&board).expect("valid").expect("a record");
+        assert_eq!((record.kind, record.items.count), (Kind::Failure, 1));
+        assert_eq!(record.body.as_slice(), b"oops");
     }
 
     proptest::proptest! {

@@ -97,6 +97,9 @@ pub(crate) fn launch(
 ) -> Result<Starting> {
     entry::require_init()?;
     entry::registry::check()?;
+    if launch.start_timeout.is_zero() {
+        return Err(Error::invalid("a start timeout of 0: no process could ever start"));
+    }
     let deadline = Deadline::after(launch.start_timeout);
     let (ours, theirs) = socket::pair().map_err(os("no control socket for a new process"))?;
     let ours = InternalFd::new(ours);

@@ -1,7 +1,7 @@
 //! What a pool worker does: initialise, run frames, finalise.
 
 use crate::entry;
-use crate::sys::signal;
+use crate::sys::{exit, signal};
 use crate::wire::control::{self, Call, Failure, ToParent, WorkerRole};
 use crate::wire::worker_link::{Inbox, Limits, Outbox};
 use std::io;
@@ -33,9 +33,12 @@ pub(super) fn serve(
             entry::run_frame(&mut inbox, &mut outbox, &mut running);
             inbox.forget_large(&running.descriptor);
         }
-        inbox.finish(&outbox);
         if outbox.is_retiring() {
             break;
+        }
+        if let Err(error) = inbox.finish(&outbox) {
+            eprintln!("multiproc: a worker ends: {error}");
+            exit::exit_now(1);
         }
     }
     if let Some(finalizer) = role.finalizer {

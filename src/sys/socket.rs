@@ -16,6 +16,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The most descriptors that one message carries.
 pub(crate) const MAX_FDS: usize = 8;
+/// The most that the kernel passes in one message: `SCM_MAX_FD` in <net/scm.h>.
+const SCM_MAX_FD: usize = 253;
 
 /// The largest message in bytes; anything larger travels in a memfd beside it.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
@@ -84,7 +86,8 @@ pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Re
             Err(error) => return Err(error.into()),
         }
     };
-    if flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+    let truncated = flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+    if truncated || fds.len() > MAX_FDS {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "an oversized control message"));
     }
     match len {
@@ -100,7 +103,9 @@ fn receive(socket: RawFd, buffer: &mut Vec<u8>) -> nix::Result<(usize, MsgFlags,
     buffer.clear();
     buffer.resize(len.min(MAX_MESSAGE), 0);
     let take = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let mut space = cmsg_space!([RawFd; MAX_FDS]);
+    // Room for as many descriptors as the kernel lets anyone send: those of a truncated message
+    // would be open, and nobody would know their numbers.
+    let mut space = cmsg_space!([RawFd; SCM_MAX_FD]);
     let mut parts = [IoSliceMut::new(buffer)];
     let message = recvmsg::<()>(socket, &mut parts, Some(&mut space), take)?;
     let mut fds = Vec::new();
@@ -204,6 +209,20 @@ mod tests {
         let received = try_recv(&b, &mut buffer).expect("received");
         assert!(matches!(received, Received::Message(MAX_MESSAGE, _)));
         assert_eq!(buffer, [7; MAX_MESSAGE]);
+    }
+
+    #[test]
+    fn descriptors_that_are_too_many_are_closed() {
+        let (a, b) = pair().expect("socketpair");
+        // A pipe tells when the last copy of its write end is closed.
+        let (read, write) = nix::unistd::pipe().expect("pipe");
+        for count in [MAX_FDS + 1, SCM_MAX_FD] {
+            send(&a, b"x", &vec![write.as_fd(); count], true).expect("send");
+            let error = try_recv(&b, &mut Vec::new()).expect_err("too many");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        }
+        drop(write);
+        assert!(wait_readable(&read, Deadline::after(std::time::Duration::ZERO)).expect("poll"));
     }
 
     #[test]

@@ -190,6 +190,11 @@ impl ParentLink {
         claim::revoke(self.board.claim(), self.tasks.tail())
     }
 
+    /// Whether all that was ever posted lies before this position.
+    pub(crate) fn is_end(&self, position: Position) -> bool {
+        position == Position::start_of(self.tasks.tail())
+    }
+
     /// How far the worker has claimed.
     pub(crate) fn claimed(&self) -> Position {
         claim::position(self.board.claim())
@@ -254,7 +259,10 @@ impl ParentLink {
     /// # Errors
     /// If the worker does not keep the protocol.
     pub(crate) fn drain_socket(&mut self, buffer: &mut Vec<u8>) -> Result<bool, Violation> {
-        loop {
+        // More than the socket holds at a time: a worker that sends without end gets no more
+        // attention than the others.
+        const MOST: usize = 1024;
+        for _ in 0..MOST {
             match control::try_recv(self.socket.as_fd(), buffer) {
                 Ok(Incoming::Message(message)) => match message.body {
                     ToParent::Bell => {}
@@ -270,6 +278,7 @@ impl ParentLink {
                 Err(_) => return Ok(false),
             }
         }
+        Ok(true)
     }
 
     /// What the worker said of a panic that aborts it.
@@ -317,7 +326,7 @@ impl ParentLink {
             return None;
         }
         let free = Some((self.board.clone(), slot_of(id) as u32));
-        (len <= block.len()).then_some(BlockBytes { block, len, free })
+        (len <= block.len()).then(|| BlockBytes { block, len, free })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::shm::results::{Kind, MAX_RECORD, ResultWriter};
 use crate::shm::tasks::{Descriptor, TaskReceiver};
 use crate::sys::clock::Deadline;
 use crate::sys::procfs::resident_bytes;
-use crate::sys::{futex, socket, spin::Spin};
+use crate::sys::{exit, futex, socket, spin::Spin};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub(crate) trait Emit {
     fn measure(&self) -> Result<usize, Failure>;
     /// Encodes into the start of `space` and returns the length.
     fn fill(&self, space: &mut [u8]) -> Result<usize, Fill>;
+    /// Encodes into the start of `space`, where others follow, and returns the length.
+    fn fill_entry(&self, space: &mut [u8]) -> Result<usize, Fill>;
 }
 
 /// The frame that the worker is running.
@@ -92,9 +94,20 @@ impl Inbox {
     }
 
     /// The frame is done with: go on with the next one.
-    pub(crate) fn finish(&mut self, outbox: &Outbox) {
-        // The parent may have taken frames back, so the next one is where the claim word stands.
-        self.next = claim::position(outbox.board.claim()).frame;
+    ///
+    /// # Errors
+    /// If something in this process has overwritten the claim word: the parent would wait for ever
+    /// for items that this worker cannot find.
+    pub(crate) fn finish(&mut self, outbox: &Outbox) -> io::Result<()> {
+        // The parent may have taken frames back, so the next one is where the claim word stands:
+        // at the start of a later frame.
+        let position = claim::position(outbox.board.claim());
+        let moved = position.frame.wrapping_sub(self.next).cast_signed();
+        if position.item != 0 || moved <= 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a garbled claim word"));
+        }
+        self.next = position.frame;
+        Ok(())
     }
 
     /// The payload of a frame of which an item is claimed.
@@ -251,7 +264,7 @@ impl Outbox {
             if !self.results.is_open() {
                 self.open_record(running, min);
             }
-            match value.fill(self.results.space(&mut self.board)) {
+            match value.fill_entry(self.results.space(&mut self.board)) {
                 Ok(len) => {
                     self.results.add(&self.board, len);
                     return Ok(());
@@ -273,7 +286,7 @@ impl Outbox {
         let encoded = postcard::to_stdvec(&shortened(failure)).unwrap_or_default();
         self.open_record(running, encoded.len());
         self.results.space(&mut self.board)[..encoded.len()].copy_from_slice(&encoded);
-        self.results.add(&self.board, encoded.len());
+        self.results.add_other(encoded.len());
         self.publish(Kind::Failure);
     }
 
@@ -303,6 +316,11 @@ impl Outbox {
     fn open_record(&mut self, running: &Running, min: usize) {
         let item = running.claimed - 1;
         while !self.results.open(&self.board, running.frame, item, min) {
+            if !self.results.is_sound(&self.board) {
+                // It would wait for ever, and the parent with it.
+                eprintln!("multiproc: a worker ends: a garbled result head");
+                exit::exit_now(1);
+            }
             let head = self.results.head(&self.board);
             self.sleep(park::NEEDS_ROOM, || self.results.head(&self.board) != head);
         }
@@ -356,7 +374,7 @@ impl Outbox {
         let body = self.results.space(&mut self.board);
         body[..8].copy_from_slice(&u64::from(id).to_ne_bytes());
         body[8..16].copy_from_slice(&(len as u64).to_ne_bytes());
-        self.results.add(&self.board, 16);
+        self.results.add_other(16);
         self.publish(Kind::Block);
         Ok(())
     }
