@@ -209,7 +209,7 @@ fn a_panic_in_one_item_leaves_the_others_their_values() {
     let _dog = Watchdog::new("panics");
     let pool = pool();
     let odd_ones_panic = |x: u64| {
-        assert!(x % 2 == 0, "{x} is odd");
+        assert!(x.is_multiple_of(2), "{x} is odd");
         x
     };
     for chunk in [1, 5, 100] {
@@ -865,7 +865,7 @@ fn a_closed_pool_survives_deaths_until_its_work_is_done() {
     let _dog = Watchdog::new("close and deaths");
     let pool = pool();
     let dies = |x: u64| {
-        if x % 5 == 0 {
+        if x.is_multiple_of(5) {
             std::process::exit(1);
         }
         x
@@ -1132,9 +1132,8 @@ fn what_a_dropped_iterator_had_submitted_is_cancelled_or_done() {
     let pool = Pool::builder().workers(1).build().expect("pool");
     let read = Arc::new(AtomicUsize::new(0));
     let count = read.clone();
-    let items = (0..1000_u64).map(move |x| {
+    let items = (0..1000_u64).inspect(move |_| {
         count.fetch_add(1, Ordering::SeqCst);
-        x
     });
     let mut lazy = pool.imap(square, items).expect("imap");
     lazy.next().expect("one").expect("value");
