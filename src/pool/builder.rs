@@ -71,7 +71,7 @@ impl PoolBuilder {
     }
 
     /// Sets the number of workers; one a CPU
-    /// ([`available_parallelism`](crate::available_parallelism)) unless set.
+    /// ([`available_parallelism`]) unless set.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
         self
