@@ -30,7 +30,8 @@ pub enum StartMethod {
     /// Fork of this process: the child has a copy of all memory. Refused with an error while this
     /// process has more than one thread, because locks held by other threads would never be
     /// released in the child. A pool with this method forks once, when it is built; its workers
-    /// are copies of that moment.
+    /// are copies of that moment. If that one copy, the template, is killed, the pool cannot
+    /// replace workers any more and ends with an error that says so.
     Fork,
 }
 
