@@ -33,6 +33,16 @@ pub mod __private {
     pub use linkme;
 }
 
+#[cfg(fuzzing)]
+mod fuzz;
+
+/// What the fuzz targets need to reach.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod __fuzz {
+    pub use crate::fuzz::{control, results};
+}
+
 /// The examples of the README are tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

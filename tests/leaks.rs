@@ -4,16 +4,17 @@
 #[path = "common/events.rs"]
 mod common;
 
-use common::{PATIENCE, Watchdog, append, descendants, wait_until};
+use common::{PATIENCE, append, descendants, wait_until};
 use multiproc::{Pool, StartMethod};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 
 fn main() {
-    let _dog = Watchdog::with_patience("leaks", 3 * PATIENCE);
-    // `Fork` needs a process of one thread: the watchdog is a second, and so `Fork` is covered
-    // by a run of its own below.
+    // A watchdog without a thread: `Fork` needs a process that has only one.
+    // SAFETY: alarm has no preconditions; its signal ends this process.
+    unsafe { libc::alarm(4 * PATIENCE.as_secs() as libc::c_uint) };
+    run("nothing_is_left_after_forked_pools", forked_pools);
     warm_up();
     run("children_inherit_no_descriptors", children_inherit_no_descriptors);
     run("nothing_is_left_after_ten_thousand_tasks", || leaves_nothing(ten_thousand_tasks));
@@ -38,6 +39,22 @@ fn warm_up() {
         let pool = Pool::builder().workers(1).start_method(method).build().expect("pool");
         assert_eq!(pool.apply(|| 1_u8, ()).expect("apply"), 1);
     }
+}
+
+fn forked_pools() {
+    let fork = |text: &str| {
+        let pool = Pool::builder().workers(2).start_method(StartMethod::Fork).build();
+        let pool = pool.unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(pool.map(|x: u64| x, 0..100).expect("map").len(), 100);
+        let large = pool.apply(|bytes: Vec<u8>| bytes, (vec![1; 1 << 20],));
+        assert_eq!(large.expect("echo").len(), 1 << 20);
+    };
+    fork("warm-up");
+    leaves_nothing(|| {
+        for _ in 0..4 {
+            fork("again");
+        }
+    });
 }
 
 #[derive(Debug, PartialEq, Eq)]

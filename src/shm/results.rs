@@ -280,6 +280,23 @@ impl ResultReader {
     }
 }
 
+#[cfg(fuzzing)]
+impl ResultReader {
+    /// A reader somewhere in the ring.
+    pub(crate) fn standing_at(position: u64) -> Self {
+        Self { head: position % RING as u64 / ALIGN as u64 * ALIGN as u64 }
+    }
+
+    /// A word of the ring, counted from where the reader stands.
+    pub(crate) fn word_ahead<'a>(
+        &self,
+        board: &'a Board,
+        index: u64,
+    ) -> &'a std::sync::atomic::AtomicU64 {
+        board.ring_word(self.head + 8 * index)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
