@@ -1108,6 +1108,26 @@ fn a_pool_in_an_arc_is_dropped_by_whichever_thread_is_last() {
     wait_until("the workers are gone", || pids.iter().all(|pid| is_gone(*pid)));
 }
 
+thread_local! {
+    static OF_THREAD: std::cell::RefCell<Option<Pool>> = const { std::cell::RefCell::new(None) };
+}
+
+#[test]
+fn a_pool_with_work_may_end_with_the_thread_that_it_belongs_to() {
+    let _dog = Watchdog::new("thread-local");
+    let thread = std::thread::spawn(|| {
+        OF_THREAD.set(Some(pool()));
+        OF_THREAD.with_borrow(|pool| {
+            let pool = pool.as_ref().expect("set");
+            assert_eq!(pool.map(square, 0..100).expect("map"), squares(100));
+            (0..10).for_each(|_| drop(pool.apply_async(forever, ()).expect("submit")));
+            pool.worker_pids()
+        })
+    });
+    let pids = thread.join().expect("join");
+    assert!(pids.iter().all(|pid| is_gone(*pid)));
+}
+
 #[test]
 fn a_worker_may_have_a_pool_of_its_own() {
     let _dog = Watchdog::new("nested");

@@ -621,3 +621,24 @@ fn a_stopped_worker_without_a_timeout_only_waits_and_can_be_cancelled() {
     assert!(stopped.get().expect_err("cancelled").is_cancelled());
     assert_usable(&pool);
 }
+
+/// More tasks than the ring holds are given to a worker and taken back before it looks once.
+#[test]
+fn a_worker_that_sleeps_through_many_cancelled_tasks_finds_the_next_one() {
+    let _dog = Watchdog::new("slept through");
+    let pool = Pool::builder().workers(1).build().expect("pool");
+    assert_eq!(pool.apply(|x: u64| x, (1,)).expect("apply"), 1);
+    let worker = pool.worker_pids()[0];
+    for rounds in [3, 1023, 1024, 1025, 3000] {
+        signal(worker, libc::SIGSTOP);
+        wait_until("it is stopped", || process_state(worker) == Some('T'));
+        for _ in 0..rounds {
+            let result = pool.apply_async(|x: u64| x, (2,)).expect("submit");
+            result.cancel();
+        }
+        let last = pool.apply_async(|x: u64| x, (rounds,)).expect("submit");
+        signal(worker, libc::SIGCONT);
+        assert_eq!(last.get().expect("value"), rounds);
+    }
+    assert_eq!(pool.worker_pids(), [worker]);
+}

@@ -82,7 +82,8 @@ impl Engine {
             return;
         }
         // Swapped with this thread's empty one, so that neither is ever allocated again.
-        let mut finished = FINISHED.take();
+        // A thread that is ending has none any more.
+        let mut finished = FINISHED.try_with(Cell::take).unwrap_or_default();
         state.take_finished(&mut finished);
         let roomy = state.crowd > 0 && !state.is_full();
         let drained = state.is_drained() && !matches!(state.phase, Phase::Running);
@@ -94,7 +95,7 @@ impl Engine {
             self.kick.kick();
         }
         deliver(&mut finished);
-        FINISHED.set(finished);
+        let _ = FINISHED.try_with(|empty| empty.set(finished));
     }
 
     /// Looks for results once; returns how many reports there were.

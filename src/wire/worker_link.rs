@@ -87,8 +87,17 @@ impl Inbox {
             if spin.again() {
                 continue;
             }
+            // The parent may have taken back frames that this worker never looked at, so many that
+            // others have taken their places in the ring.
+            let claimed = || claim::position(outbox.board.claim()).frame;
+            if claimed() != self.next {
+                self.next = claimed();
+                continue;
+            }
             outbox.sleep(park::IDLE, || {
-                self.tasks.is_posted(self.next) || outbox.board.command() == Command::Exit
+                self.tasks.is_posted(self.next)
+                    || claimed() != self.next
+                    || outbox.board.command() == Command::Exit
             });
         }
     }
@@ -322,6 +331,10 @@ impl Outbox {
                 exit::exit_now(1);
             }
             let head = self.results.head(&self.board);
+            // The parent may have made room before that look, and make none after it.
+            if self.results.open(&self.board, running.frame, item, min) {
+                return;
+            }
             self.sleep(park::NEEDS_ROOM, || self.results.head(&self.board) != head);
         }
     }
