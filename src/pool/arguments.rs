@@ -4,9 +4,9 @@ use super::task::Payload;
 use crate::codec::{Encode, items};
 use crate::shm::block::{LARGEST_POOLED, WriterBlock, capacity_for};
 use crate::shm::bytes::Bytes;
+use crate::shm::object::next_uid;
 use crate::shm::tasks::{MAX_IN_LINE, MAX_INLINE};
 use crate::{Error, Result};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// How many bytes of idle argument blocks a pool keeps.
@@ -53,13 +53,6 @@ impl Drop for SharedBlock {
             home.give_back(inner);
         }
     }
-}
-
-/// A number for a block or context.
-pub(super) fn next_uid() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    // Relaxed: only the numbers must differ.
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Blocks {

@@ -5,6 +5,7 @@ use super::result::AsyncResult;
 use super::task::{Part, Payload, Task};
 use crate::codec::{Encode, encode_value, items};
 use crate::entry::{self, ContextHeader, FrameEntry};
+use crate::shm::object::next_uid;
 use crate::shm::results::MAX_ITEMS;
 use crate::sys::clock::Deadline;
 use crate::{Arguments, Data, Error, Function, Result};
@@ -248,7 +249,7 @@ impl Job {
         encode_value(context, &mut bytes).map_err(Error::arguments)?;
         let mut header = Vec::new();
         if bytes.len() <= SMALL_CONTEXT {
-            let uid = super::arguments::next_uid();
+            let uid = next_uid();
             ContextHeader { uid, len: bytes.len() as u64, in_block: false }.write(&mut header);
             header.extend_from_slice(&bytes);
             return Ok(Self { entry, header, context: None });

@@ -8,6 +8,7 @@ pub(crate) mod block;
 pub(crate) mod board;
 pub(crate) mod bytes;
 pub(crate) mod claim;
+pub(crate) mod object;
 pub(crate) mod park;
 pub(crate) mod results;
 pub(crate) mod segment;

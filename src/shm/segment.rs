@@ -1,7 +1,7 @@
 //! A mapping seen as words and byte ranges.
 
 use crate::sys::memfd;
-use crate::sys::mmap::Mapping;
+use crate::sys::mmap::{Inherit, Mapping};
 use bytemuck::Pod;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,7 +19,7 @@ impl Segment {
     /// Creates a sealed memfd of `len` bytes and maps it for reading and writing.
     pub(crate) fn create(name: &str, len: usize) -> io::Result<(Self, OwnedFd)> {
         let fd = memfd::create(name, len)?;
-        let mapping = Mapping::read_write(&fd, len)?;
+        let mapping = Mapping::read_write(&fd, len, Inherit::No)?;
         Ok((Self(mapping), fd))
     }
 
@@ -27,10 +27,15 @@ impl Segment {
     /// cannot shrink.
     pub(crate) fn open(fd: &OwnedFd, len: usize, writable: bool) -> io::Result<Self> {
         Ok(Self(if writable {
-            Mapping::read_write(fd, len)?
+            Mapping::read_write(fd, len, Inherit::No)?
         } else {
-            Mapping::read_only(fd, len)?
+            Mapping::read_only(fd, len, Inherit::No)?
         }))
+    }
+
+    /// Wraps a mapping that is shared with others.
+    pub(super) fn of(mapping: Mapping) -> Self {
+        Self(mapping)
     }
 
     /// The length in bytes.

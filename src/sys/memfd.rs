@@ -3,7 +3,8 @@
 //! Semantics: memfd_create(2) and the file seals of fcntl(2). A memfd has no name in any file
 //! system, so nothing is left behind whoever dies.
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
 use std::io;
@@ -18,6 +19,46 @@ pub(crate) fn create(name: &str, len: usize) -> io::Result<OwnedFd> {
     let fd = OwnedFd::from(file);
     seal(&fd, SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)?;
     Ok(fd)
+}
+
+/// Creates a memfd of `len` bytes that cannot shrink or grow, and whose memory is really there.
+///
+/// # Errors
+/// If there is not enough memory: now, and not by a signal when it is first touched.
+pub(crate) fn create_reserved(name: &str, len: usize) -> io::Result<OwnedFd> {
+    let fd = create(name, len)?;
+    reserve(&fd, 0, len)?;
+    Ok(fd)
+}
+
+/// Has the kernel set memory aside for a part of the file.
+pub(crate) fn reserve(fd: &OwnedFd, at: usize, len: usize) -> io::Result<()> {
+    let too_large = |_| io::Error::from(io::ErrorKind::OutOfMemory);
+    let (at, len) = (i64::try_from(at).map_err(too_large)?, i64::try_from(len).map_err(too_large)?);
+    loop {
+        match fallocate(fd, FallocateFlags::empty(), at, len) {
+            Err(Errno::EINTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// Seals a memfd against all writing.
+///
+/// # Errors
+/// `ResourceBusy` while anybody, also another process, has it mapped for writing.
+pub(crate) fn seal_writes(fd: &OwnedFd) -> io::Result<()> {
+    seal(fd, SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)
+}
+
+/// As [`checked_len`], for a file that nobody can write to.
+pub(crate) fn checked_frozen_len(fd: impl AsFd) -> io::Result<usize> {
+    let seals = fcntl(&fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate);
+    if !seals.is_ok_and(|seals| seals.contains(SealFlag::F_SEAL_WRITE)) {
+        let what = "memory that is not sealed against writing";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    checked_len(fd)
 }
 
 /// Adds the seals that make every mapping made from now on read-only, for good.

@@ -7,7 +7,17 @@ use std::ptr::NonNull;
 
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 
-/// A shared mapping of a file, unmapped on drop.
+/// Whether a forked child has the mapping, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inherit {
+    /// It shares the memory.
+    Yes,
+    /// The addresses are unmapped there: the memory belongs to exactly one process, or to one
+    /// parent and one worker.
+    No,
+}
+
+/// A mapping of a file, unmapped on drop.
 ///
 /// It hands out raw addresses only; `shm` decides who may touch which byte.
 #[derive(Debug)]
@@ -24,26 +34,41 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps `len` bytes of `fd` for reading and writing.
+    pub(crate) fn read_write(fd: impl AsFd, len: usize, inherit: Inherit) -> io::Result<Self> {
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        Self::new(fd, len, protection, MapFlags::MAP_SHARED, inherit)
+    }
+
+    /// Maps `len` bytes of `fd` for reading; writes of others show.
+    pub(crate) fn read_only(fd: impl AsFd, len: usize, inherit: Inherit) -> io::Result<Self> {
+        Self::new(fd, len, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, inherit)
+    }
+
+    /// Maps `len` bytes of a file that nobody can write to any more, for reading.
     ///
-    /// The mapping is not inherited by fork: rings belong to exactly one parent and one worker.
-    pub(crate) fn read_write(fd: impl AsFd, len: usize) -> io::Result<Self> {
-        Self::new(fd, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
+    /// The mapping is private: before Linux 6.7 a file that is sealed against writing could not be
+    /// mapped shared, and a file that is to be sealed must not be.
+    pub(crate) fn frozen(fd: impl AsFd, len: usize) -> io::Result<Self> {
+        Self::new(fd, len, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, Inherit::Yes)
     }
 
-    /// Maps `len` bytes of `fd` for reading. Not inherited by fork.
-    pub(crate) fn read_only(fd: impl AsFd, len: usize) -> io::Result<Self> {
-        Self::new(fd, len, ProtFlags::PROT_READ)
-    }
-
-    fn new(fd: impl AsFd, len: usize, protection: ProtFlags) -> io::Result<Self> {
+    fn new(
+        fd: impl AsFd,
+        len: usize,
+        protection: ProtFlags,
+        sharing: MapFlags,
+        inherit: Inherit,
+    ) -> io::Result<Self> {
         let size = NonZeroUsize::new(len)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a mapping of 0 bytes"))?;
         // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing.
-        let start = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, fd, 0) }?;
+        let start = unsafe { mmap(None, size, protection, sharing, fd, 0) }?;
         // From here on the drop unmaps, also when the advice is refused.
         let mapping = Self { start: start.cast(), len };
-        // SAFETY: the range was mapped just now and belongs to `mapping`.
-        unsafe { madvise(start, len, MmapAdvise::MADV_DONTFORK) }?;
+        if inherit == Inherit::No {
+            // SAFETY: the range was mapped just now and belongs to `mapping`.
+            unsafe { madvise(start, len, MmapAdvise::MADV_DONTFORK) }?;
+        }
         Ok(mapping)
     }
 

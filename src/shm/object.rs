@@ -1,0 +1,136 @@
+//! Objects: shared memory that any number of processes may hold and pass on.
+//!
+//! An object is a memfd of fixed size, mapped at most once in each process. What travels is a
+//! descriptor beside a message; `wire::handles` sees to that. A process that has sent an object
+//! tells the receivers when it drops its own last reference ([`Knower::forget`]), so that they keep
+//! an object mapped between tasks but not for longer than anybody needs it.
+
+use super::segment::Segment;
+use crate::sys::memfd;
+use crate::sys::mmap::{Inherit, Mapping};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+/// How the memory of an object may be used; all its holders agree on it, by its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Every holder reads and writes. Forked children have it, too.
+    Shared,
+    /// One process owns it and lends it to others: forked children do not have it.
+    Owned,
+    /// Nobody can write to it any more: the kernel refuses.
+    Frozen,
+}
+
+/// Somebody who was sent an object and keeps it until told otherwise.
+pub(crate) trait Knower: Send + Sync + std::fmt::Debug {
+    /// The object with this number has gone here. Called from drops: does not wait, and takes no
+    /// lock that is held while objects are dropped.
+    fn forget(&self, uid: u64);
+}
+
+/// A piece of shared memory.
+#[derive(Debug)]
+pub(crate) struct Object {
+    uid: u64,
+    fd: OwnedFd,
+    memory: OnceLock<(Access, Segment)>,
+    knowers: Mutex<Vec<Weak<dyn Knower>>>,
+}
+
+/// A number for an object, block or context that no other one of this process has, or ever had:
+/// a forked child goes on counting where its parent was, but speaks to other receivers.
+pub(crate) fn next_uid() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    // Relaxed: only the numbers must differ.
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Object {
+    /// Makes an object of `len` zero bytes whose memory is really there.
+    pub(crate) fn create(name: &str, len: usize, access: Access) -> io::Result<Arc<Self>> {
+        let fd = memfd::create_reserved(name, len)?;
+        let object = Self::received(fd);
+        object.map(access, len)?;
+        Ok(Arc::new(object))
+    }
+
+    /// An object whose descriptor came from elsewhere; it is checked when it is mapped.
+    pub(crate) fn received(fd: OwnedFd) -> Self {
+        Self { uid: next_uid(), fd, memory: OnceLock::new(), knowers: Mutex::default() }
+    }
+
+    /// The number of the object in this process.
+    pub(crate) fn uid(&self) -> u64 {
+        self.uid
+    }
+
+    /// The descriptor.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The memory, mapped as it was first asked for.
+    ///
+    /// # Errors
+    /// If the descriptor is not that of such memory, is shorter than `len` bytes, or could become
+    /// shorter; and if it is mapped for another use already.
+    pub(crate) fn map(&self, access: Access, len: usize) -> io::Result<&Segment> {
+        let (mapped, segment) = match self.memory.get() {
+            Some(memory) => memory,
+            None => {
+                let memory = (access, Segment::of(self.mapping(access, len)?));
+                self.memory.get_or_init(|| memory)
+            }
+        };
+        if *mapped != access || segment.len() < len {
+            return Err(invalid("a shared object of another kind or size"));
+        }
+        Ok(segment)
+    }
+
+    fn mapping(&self, access: Access, len: usize) -> io::Result<Mapping> {
+        let there = match access {
+            Access::Frozen => memfd::checked_frozen_len(&self.fd)?,
+            Access::Shared | Access::Owned => memfd::checked_len(&self.fd)?,
+        };
+        if there < len {
+            return Err(invalid("a shared object that is shorter than it should be"));
+        }
+        match access {
+            Access::Shared => Mapping::read_write(&self.fd, len, Inherit::Yes),
+            Access::Owned => Mapping::read_write(&self.fd, len, Inherit::No),
+            Access::Frozen => Mapping::frozen(&self.fd, len),
+        }
+    }
+
+    /// Remembers who is to be told when this process has dropped the object.
+    pub(crate) fn known_by(&self, knower: Weak<dyn Knower>) {
+        let mut knowers = self.knowers.lock().unwrap_or_else(PoisonError::into_inner);
+        knowers.retain(|knower| knower.strong_count() > 0);
+        knowers.push(knower);
+    }
+
+    /// Tells everybody who was sent the object to drop it, at once or when they have finished
+    /// what they are doing.
+    pub(crate) fn forget_elsewhere(&self) {
+        let mut knowers = self.knowers.lock().unwrap_or_else(PoisonError::into_inner);
+        for knower in std::mem::take(&mut *knowers) {
+            if let Some(knower) = knower.upgrade() {
+                knower.forget(self.uid);
+            }
+        }
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        self.forget_elsewhere();
+    }
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
