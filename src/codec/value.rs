@@ -4,6 +4,7 @@ use super::bulk;
 use super::sink::{Counter, Into, Reader, Sink, SliceSink};
 use crate::error::Kind;
 use crate::wire::control::Failure;
+use crate::wire::handles;
 use crate::wire::parent_link::CopyOut;
 use crate::wire::worker_link::{Emit, Fill};
 use crate::{Error, Execution};
@@ -79,7 +80,7 @@ pub(crate) fn encode_value<T: Data>(value: &T, sink: &mut impl Sink) -> Result<(
         None => match postcard::serialize_with_flavor(value, Into(sink)) {
             Ok(()) => Ok(()),
             Err(postcard::Error::SerializeBufferFull) => Err(NotEncoded::Full),
-            Err(error) => Err(NotEncoded::Refused(format!("a {}: {error}", type_name::<T>()))),
+            Err(error) => Err(NotEncoded::Refused(reason::<T>(&error))),
         },
     }
 }
@@ -95,9 +96,24 @@ pub(crate) fn decode_value<T: Data>(reader: &mut Reader<'_>) -> Result<T, NotDec
                 reader.0 = rest;
                 Ok(value)
             }
-            Err(error) => Err(NotDecoded(format!("a {}: {error}", type_name::<T>()))),
+            Err(error) => Err(NotDecoded(reason::<T>(&error))),
         },
     }
+}
+
+/// What went wrong with a value. The text of a serde error is lost in postcard, so handles leave
+/// theirs elsewhere.
+fn reason<T>(error: &postcard::Error) -> String {
+    match handles::take_refusal() {
+        Some(refusal) => format!("a {}: {refusal}", type_name::<T>()),
+        None => format!("a {}: {error}", type_name::<T>()),
+    }
+}
+
+/// Whether values of this type can name shared objects.
+#[inline]
+pub(crate) fn may_carry<T: Data>() -> bool {
+    !bulk::is_bulk::<T>()
 }
 
 /// The bytes of the length in front of an entry.
@@ -153,6 +169,11 @@ pub(crate) fn decode_block<T: Data>(source: &impl CopyOut) -> Result<T, NotDecod
 pub(crate) struct Emitted<'a, T>(pub(crate) &'a T);
 
 impl<T: Data> Emit for Emitted<'_, T> {
+    #[inline]
+    fn may_carry(&self) -> bool {
+        may_carry::<T>()
+    }
+
     fn known_len(&self) -> Option<usize> {
         bulk::len(self.0)
     }

@@ -6,6 +6,7 @@ use crate::codec::{Data, Emitted, Encode, NotEncoded, Reader, items};
 use crate::codec::{decode_value, encode_value};
 use crate::sys::image;
 use crate::wire::control::Failure;
+use crate::wire::handles::{self, Carried, MAX_HANDLES};
 use crate::wire::worker_link::{Inbox, Outbox, Running};
 use crate::{Error, Result};
 use std::any::{Any, type_name};
@@ -17,7 +18,9 @@ use std::rc::Rc;
 /// Runs the claimed items of a frame.
 type FrameFn = fn(&mut Inbox, &mut Outbox, &mut Running);
 /// Calls a function once with encoded arguments and returns its encoded result.
-type ValueFn = fn(&[u8]) -> std::result::Result<Vec<u8>, Failure>;
+type ValueFn = fn(&[u8]) -> Returned;
+/// An encoded result and the objects that it names.
+pub(crate) type Returned = std::result::Result<(Vec<u8>, Carried), Failure>;
 /// Calls a function without arguments or result.
 type PlainFn = fn();
 
@@ -192,7 +195,7 @@ fn fail_all(outbox: &mut Outbox, running: &mut Running, failure: &Failure) {
     }
 }
 
-fn call_once<F, A>(arguments: &[u8]) -> std::result::Result<Vec<u8>, Failure>
+fn call_once<F, A>(arguments: &[u8]) -> Returned
 where
     F: Function<A, Output: Data>,
     A: Encode,
@@ -203,7 +206,7 @@ where
     })?
 }
 
-fn call_fallible<F, A>(arguments: &[u8]) -> std::result::Result<Vec<u8>, Failure>
+fn call_fallible<F, A>(arguments: &[u8]) -> Returned
 where
     F: Function<A, Output: Fallible>,
     A: Encode,
@@ -211,7 +214,7 @@ where
     catch(|| {
         let arguments = decode_all::<A>(arguments)?;
         match conjure::<F>().call(arguments).into_failure() {
-            None => Ok(Vec::new()),
+            None => Ok((Vec::new(), Carried::new())),
             Some(error) => Err(Failure::Other(shortened(error))),
         }
     })?
@@ -225,15 +228,25 @@ fn missing() -> Failure {
     Failure::Decode("arguments: the bytes end early".to_owned())
 }
 
+/// Decodes arguments that come once; the objects that came with them are theirs from then on.
 fn decode_all<A: Encode>(bytes: &[u8]) -> std::result::Result<A, Failure> {
-    Ok(A::decode(&mut Reader(bytes))?)
+    let arguments = A::decode(&mut Reader(bytes));
+    handles::uninstall();
+    Ok(arguments?)
 }
 
 /// Encodes the value that a process returns.
-pub(crate) fn encode_all<R: Data>(value: &R) -> std::result::Result<Vec<u8>, Failure> {
+pub(crate) fn encode_all<R: Data>(value: &R) -> Returned {
     let mut bytes = Vec::new();
-    match encode_value(value, &mut bytes) {
-        Ok(()) => Ok(bytes),
+    let (encoded, carried) = handles::collecting(|| encode_value(value, &mut bytes));
+    if carried.len() > MAX_HANDLES {
+        return Err(Failure::Encode(format!(
+            "a value that names {} shared objects (at most {MAX_HANDLES})",
+            carried.len()
+        )));
+    }
+    match encoded {
+        Ok(()) => Ok((bytes, carried)),
         Err(NotEncoded::Refused(what)) => Err(Failure::Encode(what)),
         Err(NotEncoded::Full) => Err(Failure::Encode("the value is too large".to_owned())),
     }
@@ -268,7 +281,27 @@ impl ContextHeader {
 
 thread_local! {
     /// The contexts decoded last, by number.
-    static CONTEXTS: RefCell<VecDeque<(u64, Rc<dyn Any>)>> = const { RefCell::new(VecDeque::new()) };
+    static CONTEXTS: RefCell<VecDeque<Context>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// A context that this worker has decoded.
+struct Context {
+    uid: u64,
+    value: Rc<dyn Any>,
+    /// The shared objects that it names.
+    objects: Vec<u64>,
+}
+
+/// Drops the contexts that name one of these objects, which the parent has dropped.
+pub(crate) fn drop_contexts_with(objects: &[u64]) {
+    let named = |context: &Context| context.objects.iter().any(|uid| objects.contains(uid));
+    let dropped: VecDeque<Context> = CONTEXTS.with_borrow_mut(|contexts| {
+        let (dropped, kept) = contexts.drain(..).partition(named);
+        *contexts = kept;
+        dropped
+    });
+    // Their drop is the user's code.
+    let _ = catch(|| drop(dropped));
 }
 
 /// The context of a frame: decoded once in this worker, then remembered.
@@ -283,20 +316,20 @@ fn context<C: Data>(
     let bytes = inbox.payload(outbox, &running.descriptor).map_err(other)?;
     let (header, inline) = ContextHeader::read(&mut Reader(bytes)).ok_or_else(garbled)?;
     let known = CONTEXTS.with_borrow(|contexts| {
-        contexts.iter().find(|(uid, _)| *uid == header.uid).map(|(_, context)| context.clone())
+        contexts.iter().find(|known| known.uid == header.uid).map(|known| known.value.clone())
     });
     if let Some(context) = known.and_then(|context| context.downcast::<C>().ok()) {
         return Ok(context);
     }
-    let decoded = if header.in_block {
-        let bytes = inbox.block(outbox, header.uid, header.len as usize).map_err(other)?;
-        catch(|| decode_value::<C>(&mut Reader(bytes)))?
+    let bytes = if header.in_block {
+        inbox.block(outbox, header.uid, header.len as usize).map_err(other)?
     } else {
-        catch(|| decode_value::<C>(&mut Reader(inline)))?
+        inline
     };
-    let context = Rc::new(decoded?);
+    let (decoded, objects) = handles::noting(|| catch(|| decode_value::<C>(&mut Reader(bytes))));
+    let context = Rc::new(decoded??);
     let dropped = CONTEXTS.with_borrow_mut(|contexts| {
-        contexts.push_back((header.uid, context.clone()));
+        contexts.push_back(Context { uid: header.uid, value: context.clone(), objects });
         if contexts.len() > REMEMBERED { contexts.pop_front() } else { None }
     });
     // Dropped outside the borrow: its drop is the user's code.
@@ -319,7 +352,7 @@ pub(crate) fn run_frame(inbox: &mut Inbox, outbox: &mut Outbox, running: &mut Ru
 }
 
 /// Calls the function at an offset that `value_entry` or `fallible_entry` gave to the parent.
-pub(crate) fn call_value(entry: u64, arguments: &[u8]) -> std::result::Result<Vec<u8>, Failure> {
+pub(crate) fn call_value(entry: u64, arguments: &[u8]) -> Returned {
     let address = image::current().address_of(entry).ok_or_else(|| no_code(entry))?;
     // SAFETY: the parent, which runs the same build (checked at hello), sent the offset of a
     // `ValueFn` in the setup message.

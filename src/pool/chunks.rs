@@ -2,12 +2,13 @@ use super::batch::Batch;
 use super::engine::Engine;
 use super::imap::Imap;
 use super::result::AsyncResult;
-use super::task::{Part, Payload, Task};
-use crate::codec::{Encode, encode_value, items};
+use super::task::{self, Objects, Part, Payload, Task};
+use crate::codec::{Encode, NotEncoded, encode_value, items};
 use crate::entry::{self, ContextHeader, FrameEntry};
 use crate::shm::object::next_uid;
 use crate::shm::results::MAX_ITEMS;
 use crate::sys::clock::Deadline;
+use crate::wire::handles::{self, Carried};
 use crate::{Arguments, Data, Error, Function, Result};
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ struct Job {
     /// Bytes in front of the items of each chunk.
     header: Vec<u8>,
     context: Option<Arc<super::arguments::SharedBlock>>,
+    /// The shared objects that the context names.
+    objects: Objects,
 }
 
 impl Chunks {
@@ -214,6 +217,7 @@ impl Chunks {
                 let task = Task {
                     entry: job.entry,
                     payload,
+                    objects: chunk.objects(job),
                     context: job.context.clone(),
                     first: 0,
                     end: chunk.count,
@@ -240,19 +244,21 @@ struct Stopped {
 
 impl Job {
     fn plain(entry: FrameEntry) -> Self {
-        Self { entry, header: Vec::new(), context: None }
+        Self { entry, header: Vec::new(), context: None, objects: None }
     }
 
     /// A job whose items share a context, which is encoded once.
     fn with_context<C: Data>(entry: FrameEntry, engine: &Engine, context: &C) -> Result<Self> {
         let mut bytes = Vec::new();
-        encode_value(context, &mut bytes).map_err(Error::arguments)?;
+        let (encoded, carried) = handles::collecting(|| encode_value(context, &mut bytes));
+        encoded.map_err(Error::arguments)?;
+        let objects = task::objects(carried);
         let mut header = Vec::new();
         if bytes.len() <= SMALL_CONTEXT {
             let uid = next_uid();
             ContextHeader { uid, len: bytes.len() as u64, in_block: false }.write(&mut header);
             header.extend_from_slice(&bytes);
-            return Ok(Self { entry, header, context: None });
+            return Ok(Self { entry, header, context: None, objects });
         }
         let block = engine.blocks.fresh(bytes.len(), |space| {
             space.copy_from_slice(&bytes);
@@ -260,7 +266,7 @@ impl Job {
         })?;
         let (uid, len) = (block.uid(), bytes.len() as u64);
         ContextHeader { uid, len, in_block: true }.write(&mut header);
-        Ok(Self { entry, header, context: Some(block) })
+        Ok(Self { entry, header, context: Some(block), objects })
     }
 }
 
@@ -295,6 +301,8 @@ impl ChunkSize {
 struct Chunk {
     bytes: Vec<u8>,
     count: u32,
+    /// The shared objects that the items name.
+    carried: Carried,
 }
 
 impl Chunk {
@@ -310,10 +318,30 @@ impl Chunk {
         self.bytes.extend_from_slice(&job.header);
         while (self.count as usize) < most && self.bytes.len() - job.header.len() < CHUNK_BYTES {
             let Some(item) = items.next() else { return Ok(false) };
-            items::push(&item, &mut self.bytes).map_err(Error::arguments)?;
+            self.push(&item).map_err(Error::arguments)?;
             self.count += 1;
         }
         Ok(true)
+    }
+
+    #[inline]
+    fn push<A: Encode>(&mut self, item: &A) -> std::result::Result<(), NotEncoded> {
+        if A::fixed_len().is_some() {
+            return items::push(item, &mut self.bytes);
+        }
+        let (pushed, carried) = handles::collecting(|| items::push(item, &mut self.bytes));
+        self.carried.extend(carried);
+        pushed
+    }
+
+    /// The objects that the chunk needs; forgets those of its items.
+    fn objects(&mut self, job: &Job) -> Objects {
+        if self.carried.is_empty() {
+            return job.objects.clone();
+        }
+        let mut carried = std::mem::take(&mut self.carried);
+        carried.extend(job.objects.iter().flat_map(|objects| objects.iter().cloned()));
+        task::objects(carried)
     }
 }
 
@@ -337,6 +365,10 @@ pub(super) fn decode_all<R: Data>(parts: &[Part]) -> Result<Vec<R>> {
 }
 
 /// A payload for one argument tuple, as a task of one item.
-pub(super) fn single(entry: FrameEntry, payload: Payload, sink: Arc<Batch>) -> Task {
-    Task { entry, payload, context: None, first: 0, end: 1, sink, base: 0, attempts: 0 }
+pub(super) fn single(
+    entry: FrameEntry,
+    (payload, objects): (Payload, Objects),
+    sink: Arc<Batch>,
+) -> Task {
+    Task { entry, payload, objects, context: None, first: 0, end: 1, sink, base: 0, attempts: 0 }
 }
