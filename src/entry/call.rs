@@ -2,7 +2,7 @@
 
 use super::function::{Fallible, Function};
 use super::panics::{catch, shortened};
-use crate::codec::{Data, Emitted, Encode, NotEncoded, Reader, items};
+use crate::codec::{Data, Emitted, Encode, NotDecoded, NotEncoded, Reader, items};
 use crate::codec::{decode_value, encode_value};
 use crate::sys::image;
 use crate::wire::control::Failure;
@@ -16,7 +16,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 /// Runs the claimed items of a frame.
-type FrameFn = fn(&mut Inbox, &mut Outbox, &mut Running);
+pub(super) type FrameFn = fn(&mut Inbox, &mut Outbox, &mut Running);
 /// Calls a function once with encoded arguments and returns its encoded result.
 type ValueFn = fn(&[u8]) -> Returned;
 /// An encoded result and the objects that it names.
@@ -82,7 +82,7 @@ pub(crate) fn plain_entry<F: Function<(), Output = ()>>() -> Result<PlainEntry> 
     offset_of::<F>(call_plainly::<F> as PlainFn as usize).map(PlainEntry)
 }
 
-const fn assert_captures_nothing<F>() {
+pub(super) const fn assert_captures_nothing<F>() {
     assert!(
         size_of::<F>() == 0,
         "multiproc: this closure captures variables, or is a function pointer, and so cannot be \
@@ -92,7 +92,7 @@ const fn assert_captures_nothing<F>() {
     );
 }
 
-fn offset_of<F>(address: usize) -> Result<u64> {
+pub(super) fn offset_of<F>(address: usize) -> Result<u64> {
     image::current().offset_of(address).ok_or_else(|| {
         Error::invalid(format!(
             "the function {} lives in a shared library, not in the program's executable: another \
@@ -103,7 +103,7 @@ fn offset_of<F>(address: usize) -> Result<u64> {
 }
 
 /// Makes the one value of a type without data.
-fn conjure<F: Copy + 'static>() -> F {
+pub(super) fn conjure<F: Copy + 'static>() -> F {
     const { assert_captures_nothing::<F>() };
     // SAFETY: `F` has size 0 (asserted above), so the read touches no memory. A value of it
     // existed: the parent was given one to name the entry. It is `Copy`, so a second one breaks
@@ -133,8 +133,22 @@ where
     T: Data,
     R: Data,
 {
+    let function = conjure::<F>();
+    run_with_context(inbox, outbox, running, decode_value::<C>, |context, item: T| {
+        function(context, item)
+    });
+}
+
+/// Runs items with a context that stands before them.
+pub(super) fn run_with_context<C: 'static, T: Data, R: Data>(
+    inbox: &mut Inbox,
+    outbox: &mut Outbox,
+    running: &mut Running,
+    decode: impl FnOnce(&mut Reader<'_>) -> std::result::Result<C, NotDecoded>,
+    function: impl Fn(&C, T) -> R,
+) {
     let descriptor = running.descriptor;
-    let context = match context::<C>(inbox, outbox, running) {
+    let context = match context::<C>(inbox, outbox, running, decode) {
         Ok(context) => context,
         Err(failure) => return fail_all(outbox, running, &failure),
     };
@@ -144,7 +158,6 @@ where
     };
     let _ = ContextHeader::read(&mut reader);
     items::skip::<(T,)>(&mut reader, descriptor.first);
-    let function = conjure::<F>();
     run_each(outbox, running, &mut reader, |(item,): (T,)| function(&context, item));
 }
 
@@ -305,10 +318,11 @@ pub(crate) fn drop_contexts_with(objects: &[u64]) {
 }
 
 /// The context of a frame: decoded once in this worker, then remembered.
-fn context<C: Data>(
+fn context<C: 'static>(
     inbox: &mut Inbox,
     outbox: &Outbox,
     running: &Running,
+    decode: impl FnOnce(&mut Reader<'_>) -> std::result::Result<C, NotDecoded>,
 ) -> std::result::Result<Rc<C>, Failure> {
     const REMEMBERED: usize = 4;
     let other = |error: std::io::Error| Failure::Other(error.to_string());
@@ -326,7 +340,7 @@ fn context<C: Data>(
     } else {
         inline
     };
-    let (decoded, objects) = handles::noting(|| catch(|| decode_value::<C>(&mut Reader(bytes))));
+    let (decoded, objects) = handles::noting(|| catch(|| decode(&mut Reader(bytes))));
     let context = Rc::new(decoded??);
     let dropped = CONTEXTS.with_borrow_mut(|contexts| {
         contexts.push_back(Context { uid: header.uid, value: context.clone(), objects });

@@ -31,7 +31,7 @@ pub struct Chunks {
 }
 
 /// The function of a map, and what goes before the items.
-struct Job {
+pub(super) struct Job {
     entry: FrameEntry,
     /// Bytes in front of the items of each chunk.
     header: Vec<u8>,
@@ -89,7 +89,8 @@ impl Chunks {
         R: Data,
     {
         let entry = entry::context_entry::<F, C, T, R>()?;
-        let job = Job::with_context(entry, &self.engine, context)?;
+        let encode = |bytes: &mut Vec<u8>| encode_value(context, bytes);
+        let job = Job::with_context(entry, &self.engine, encode)?;
         decode_all(self.run(&job, items.into_iter().map(|item| (item,)))?.parts())
     }
 
@@ -173,7 +174,11 @@ impl Chunks {
     }
 
     /// Runs all items and waits for them; returns the outcomes in order.
-    fn run<A: Encode>(&self, job: &Job, items: impl Iterator<Item = A>) -> Result<Arc<Batch>> {
+    pub(super) fn run<A: Encode>(
+        &self,
+        job: &Job,
+        items: impl Iterator<Item = A>,
+    ) -> Result<Arc<Batch>> {
         let batch = Batch::new(None);
         let total = self.submit_all(job, items, &batch);
         batch.set_total(total.as_ref().copied().unwrap_or_else(|stopped| stopped.submitted));
@@ -248,9 +253,13 @@ impl Job {
     }
 
     /// A job whose items share a context, which is encoded once.
-    fn with_context<C: Data>(entry: FrameEntry, engine: &Engine, context: &C) -> Result<Self> {
+    pub(super) fn with_context(
+        entry: FrameEntry,
+        engine: &Engine,
+        encode: impl FnOnce(&mut Vec<u8>) -> std::result::Result<(), NotEncoded>,
+    ) -> Result<Self> {
         let mut bytes = Vec::new();
-        let (encoded, carried) = handles::collecting(|| encode_value(context, &mut bytes));
+        let (encoded, carried) = handles::collecting(|| encode(&mut bytes));
         encoded.map_err(Error::arguments)?;
         let objects = task::objects(carried);
         let mut header = Vec::new();
