@@ -153,8 +153,8 @@ impl Worker {
                 }
             }
         }
-        for object in task.objects.iter().flat_map(|objects| objects.iter()) {
-            match self.link.share_object(object) {
+        if let Some(objects) = &task.objects {
+            match self.link.share_objects(objects) {
                 Ok(true) => {}
                 // It reads its socket before each task, so there is room again after this one.
                 Ok(false) if !self.in_flight.is_empty() => return Err(task),
