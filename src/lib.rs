@@ -6,6 +6,7 @@ mod codec;
 mod entry;
 mod error;
 mod exit_status;
+mod memory;
 mod pool;
 mod process;
 mod shm;
@@ -17,6 +18,7 @@ pub use codec::{Arguments, Data};
 pub use entry::{Fallible, Function, TaskInfo, init, tasks};
 pub use error::{Error, Execution, PanicInfo, Result};
 pub use exit_status::ExitStatus;
+pub use memory::{FrozenVec, HugePages, SharedVec, VecOptions};
 pub use multiproc_macros::task;
 pub use pool::{AsyncResult, Chunks, Imap, Pool, PoolBuilder, PoolStats, WorkerStats};
 pub use process::{
