@@ -174,9 +174,8 @@ impl Engine {
             if !state.is_full() {
                 return Ok(state);
             }
-            state.step();
-            if state.has_finished() {
-                self.release(state);
+            if state.step() > 0 || state.has_finished() {
+                self.release_and_arm(state);
                 continue;
             }
             if self.callbacks.is_current_thread() {
@@ -252,6 +251,17 @@ impl Engine {
         }
     }
 
+    /// Frees the lock after a look for results by a thread that does not wait for any.
+    ///
+    /// Who looks for the descriptor of a large result empties the worker's socket, and with it may
+    /// go a ring that the supervisor has not heard yet: it sleeps on, while the bell of that worker
+    /// is off. So whoever collects leaves as one of those who look: the last of them arms the bells.
+    fn release_and_arm(&self, mut state: MutexGuard<'_, State>) {
+        state.pollers += 1;
+        self.release(state);
+        self.stop_polling();
+    }
+
     /// Waits for a batch; true if it is done.
     pub(super) fn wait_for(&self, batch: &Batch, deadline: Deadline) -> bool {
         self.wait(deadline, || batch.is_finished(), |deadline| batch.sleep(deadline))
@@ -277,7 +287,8 @@ impl Engine {
         }
         let mut state = self.lock();
         let cancelled = state.cancel(sink, kill);
-        self.release(state);
+        // It may have collected, and it may have left a worker idle beside the work of another.
+        self.release_and_arm(state);
         cancelled
     }
 }
