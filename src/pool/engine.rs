@@ -79,6 +79,11 @@ impl Engine {
     /// Frees the lock and delivers what is finished.
     pub(super) fn release(&self, mut state: MutexGuard<'_, State>) {
         if !state.has_finished() {
+            // A new worker may have taken so much off the queue that there is room.
+            if state.crowd > 0 && !state.is_full() {
+                drop(state);
+                self.changed.notify_all();
+            }
             return;
         }
         // Swapped with this thread's empty one, so that neither is ever allocated again.
@@ -235,10 +240,15 @@ impl Engine {
         loop {
             let mut state = self.lock();
             state.pollers = state.pollers.saturating_sub(1);
-            if state.pollers > 0 || state.supervisor_awake {
+            if state.supervisor_awake {
                 return;
             }
-            if state.rebalance() {
+            // Not only by the last one: among many threads there may never be a last one.
+            let starving = state.rebalance();
+            if state.pollers > 0 {
+                return;
+            }
+            if starving {
                 // The supervisor keeps an eye on it.
                 self.kick.kick();
             }
