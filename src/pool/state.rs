@@ -416,8 +416,9 @@ impl State {
             let Some(worker) = &mut self.slots[*slot] else {
                 continue;
             };
-            if worker.runs(|task| task.belongs_to(sink)) {
-                // It may have finished that one and be in another, which it then has reported.
+            if worker.holds(|task| task.belongs_to(sink)) {
+                // It runs the oldest that it has not reported: that can be another than the oldest
+                // that was collected, before or after those of this sink.
                 worker.collect(now, &mut self.finished);
             }
             if worker.runs(|task| task.belongs_to(sink)) {
