@@ -122,6 +122,41 @@ fn all_who_join_return_although_a_worker_comes_up_late() {
     });
 }
 
+/// A closed pool whose only worker has died is not at its end, whoever asks.
+#[test]
+fn none_who_join_return_while_a_worker_is_replaced() {
+    let _dog = Watchdog::new("replaced");
+    let scratch = Scratch::new();
+    let (first, late, go) = (scratch.file("first"), scratch.file("late"), scratch.file("go"));
+    let initialize = |first: String, late: String, go: String| {
+        if common::is_raised(&first) {
+            raise(&late);
+            wait_for(&go);
+        }
+        raise(&first);
+    };
+    let arguments = (first, late.clone(), go.clone());
+    let pool = Pool::builder().workers(1).initializer(initialize, arguments).build().expect("pool");
+    let fatal: AsyncResult<()> = pool.apply_async(|| std::process::abort(), ()).expect("submit");
+    let next = pool.apply_async(same, (3,)).expect("submit");
+    assert!(fatal.get().expect_err("dead").is_worker_died());
+    wait_for(&late);
+    pool.close();
+    std::thread::scope(|scope| {
+        let joins: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    pool.join().expect("join");
+                    assert!(next.ready(), "joined before the end");
+                })
+            })
+            .collect();
+        raise(&go);
+        joins.into_iter().for_each(|join| join.join().expect("join"));
+    });
+    assert_eq!(next.get().expect("value"), 3);
+}
+
 /// A death is dealt with even while results of other workers never stop coming.
 #[test]
 fn a_death_is_noticed_in_a_flood_of_results() {

@@ -153,6 +153,14 @@ impl State {
         self.outstanding == 0
     }
 
+    /// Whether the pool has nothing more to do and the last worker is gone. Without workers alone
+    /// it may just be waiting for a replacement.
+    pub(super) fn is_over(&self) -> bool {
+        !matches!(self.phase, Phase::Running)
+            && self.is_drained()
+            && self.workers().next().is_none()
+    }
+
     /// Takes a task in. It goes to a worker at once if one wants it.
     pub(super) fn submit(&mut self, task: Task) {
         self.outstanding += u64::from(task.len());

@@ -72,7 +72,7 @@ fn supervise(engine: &Arc<Engine>) {
         healer.look_after(engine);
         // Asked only now: a worker that came up for a pool that is over has to be dismissed and
         // buried, or whoever waits for the last worker's end would wait for ever.
-        if healer.is_idle() && is_over(engine) {
+        if healer.is_idle() && engine.lock().is_over() {
             break;
         }
     }
@@ -132,12 +132,6 @@ fn wake_up(engine: &Engine, ready: &[u64], buffer: &mut Vec<u8>) {
     if is_over {
         engine.roster.call_off();
     }
-}
-
-/// Whether the pool has nothing more to do and the last worker is gone.
-fn is_over(engine: &Engine) -> bool {
-    let state = engine.lock();
-    !matches!(state.phase, Phase::Running) && state.is_drained() && state.workers().next().is_none()
 }
 
 /// Reads a worker's socket.
