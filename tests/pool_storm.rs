@@ -25,7 +25,7 @@ fn busy(micros: u64) -> u64 {
 }
 
 fn odd_panics(x: u64) -> u64 {
-    assert!(x % 2 == 0, "odd");
+    assert!(x.is_multiple_of(2), "odd");
     x
 }
 
