@@ -268,14 +268,12 @@ impl<T: Pod> SharedVec<T> {
     }
 
     /// What a pool needs to lend the elements for writing.
-    #[allow(dead_code, reason = "the pool's lending calls come with the pool")]
     pub(crate) fn loan_mut(&mut self) -> Result<Loan> {
         self.reserve(0)?;
         self.loan()
     }
 
     /// What a pool needs to lend the elements for reading.
-    #[allow(dead_code, reason = "the pool's lending calls come with the pool")]
     pub(crate) fn loan(&self) -> Result<Loan> {
         let loan = self.memory.lend(self.used());
         loan.map_err(|error| Error::memory("a SharedVec could not be lent", error))

@@ -79,6 +79,11 @@ impl Pool {
         Ok(pool)
     }
 
+    /// The pool as one that chooses the sizes of chunks.
+    pub(super) fn chunks(&self) -> &Chunks {
+        &self.chunks
+    }
+
     fn engine(&self) -> &Arc<Engine> {
         &self.chunks.engine
     }
