@@ -6,6 +6,7 @@ mod codec;
 mod entry;
 mod error;
 mod exit_status;
+mod owner_died;
 mod pool;
 mod process;
 mod shm;
@@ -18,6 +19,7 @@ pub use entry::{Fallible, Function, TaskInfo, init, tasks};
 pub use error::{Error, Execution, PanicInfo, Result};
 pub use exit_status::ExitStatus;
 pub use multiproc_macros::task;
+pub use owner_died::OwnerDied;
 pub use pool::{AsyncResult, Chunks, Imap, Pool, PoolBuilder, PoolStats, WorkerStats};
 pub use process::{
     ActiveChild, CurrentProcess, ParentDeath, ParentProcess, Process, ProcessBuilder, Stdio,
