@@ -11,8 +11,9 @@ mod panics;
 pub(crate) mod registry;
 
 pub(crate) use call::{
-    ContextHeader, FrameEntry, PlainEntry, ValueEntry, call_plain, call_value, context_entry,
-    encode_all, fallible_entry, frame_entry, plain_entry, run_frame, value_entry,
+    ContextHeader, FrameEntry, PlainEntry, Returned, ValueEntry, call_plain, call_value,
+    context_entry, drop_contexts_with, encode_all, fallible_entry, frame_entry, plain_entry,
+    run_frame, value_entry,
 };
 pub use function::{Fallible, Function};
 pub use hook::init;

@@ -168,11 +168,12 @@ impl Object {
     /// Tells everybody who was sent the object to drop it, at once or when they have finished
     /// what they are doing.
     pub(crate) fn forget_elsewhere(&self) {
-        let mut knowers = self.knowers.lock().unwrap_or_else(PoisonError::into_inner);
-        for knower in std::mem::take(&mut *knowers) {
-            if let Some(knower) = knower.upgrade() {
-                knower.forget(self.uid);
-            }
+        let knowers = {
+            let mut knowers = self.knowers.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *knowers)
+        };
+        for knower in knowers.iter().filter_map(Weak::upgrade) {
+            knower.forget(self.uid);
         }
     }
 }

@@ -4,4 +4,5 @@
 pub(crate) mod control;
 pub(crate) mod handles;
 pub(crate) mod parent_link;
+mod sharing;
 pub(crate) mod worker_link;
