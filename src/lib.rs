@@ -7,6 +7,7 @@ mod entry;
 mod error;
 mod exit_status;
 mod memory;
+mod owner_died;
 mod pool;
 mod process;
 mod shm;
@@ -20,6 +21,7 @@ pub use error::{Error, Execution, PanicInfo, Result};
 pub use exit_status::ExitStatus;
 pub use memory::{FrozenVec, HugePages, SharedVec, VecOptions};
 pub use multiproc_macros::task;
+pub use owner_died::OwnerDied;
 pub use pool::{
     AsyncResult, ChunkOf, Chunks, Imap, Lend, Pool, PoolBuilder, PoolStats, WorkerStats,
 };

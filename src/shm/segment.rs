@@ -5,6 +5,7 @@ use crate::sys::mmap::{Inherit, Mapping};
 use bytemuck::Pod;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Mapped memory that another process may map too.
@@ -56,6 +57,11 @@ impl Segment {
     /// The length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// The address of the first byte; the mapping lives as long as the segment.
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.0.start()
     }
 
     /// The 32-bit word at byte `at`.
