@@ -19,7 +19,10 @@ pub use codec::{Arguments, Data};
 pub use entry::{Fallible, Function, TaskInfo, init, tasks};
 pub use error::{Error, Execution, PanicInfo, Result};
 pub use exit_status::ExitStatus;
-pub use memory::{FrozenVec, HugePages, SharedVec, VecOptions};
+pub use memory::{
+    Array, ArrayGuard, AtomicValue, Bitwise, FrozenVec, HugePages, Number, RawArray, RawValue,
+    Scalar, SharedVec, Value, ValueGuard, VecOptions,
+};
 pub use multiproc_macros::task;
 pub use owner_died::OwnerDied;
 pub use pool::{

@@ -18,6 +18,8 @@ pub(crate) mod object;
 pub(crate) mod owned;
 pub(crate) mod owner;
 pub(crate) mod park;
+pub(crate) mod racy;
+pub(crate) mod raw;
 pub(crate) mod results;
 pub(crate) mod segment;
 pub(crate) mod tasks;
