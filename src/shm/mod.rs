@@ -16,5 +16,8 @@ pub(crate) mod object;
 pub(crate) mod owner;
 pub(crate) mod park;
 pub(crate) mod results;
+pub(crate) mod rwlock;
+pub(crate) mod rwlocked;
+pub(crate) mod seats;
 pub(crate) mod segment;
 pub(crate) mod tasks;
