@@ -2,8 +2,10 @@
 //!
 //! A system with worker pools implements [`Launcher`] and [`Pool`] and is listed
 //! as [`Pooled`]; then [`pooled`] measures every workload for it in the same way
-//! as for the others. A system of another kind (another language, bare system
-//! calls) implements [`System`] itself.
+//! as for the others. Likewise [`paired`] measures [`Primitives`], locks and the
+//! like between two parties, and [`arrays`] measures [`Arrays`]. A system that has
+//! several of these is put together from its [`Facets`]. A system of another kind
+//! (another language, bare system calls) implements [`System`] itself.
 
 use std::ffi::OsString;
 
@@ -14,16 +16,24 @@ use crate::sample::Sample;
 use crate::settings::Settings;
 use crate::workload::Workload;
 
+mod arrays;
+mod facets;
+mod forked;
 pub mod ipc_channel;
 mod limit;
 mod multiproc;
+mod paired;
 mod pooled;
 mod procspawn;
+mod pthread;
 mod python;
 mod rayon;
 mod std_threads;
 
-pub use pooled::{Launcher, Pool, Pooled};
+use arrays::{Arrays, InPlace};
+use facets::Facets;
+use paired::{Paired, Primitives};
+use pooled::{Launcher, Pool, Pooled};
 
 /// Whether a system takes part in a workload.
 pub enum Part {
@@ -68,14 +78,34 @@ pub fn all() -> Vec<Box<dyn System>> {
         Box::new(Pooled(multiproc::Multiproc(StartMethod::Spawn))),
         Box::new(Pooled(multiproc::Multiproc(StartMethod::ForkServer))),
         Box::new(Pooled(multiproc::Multiproc(StartMethod::Fork))),
-        Box::new(Pooled(rayon::Rayon)),
-        Box::new(Pooled(std_threads::StdThreads)),
+        Box::new(Facets {
+            first: Box::new(Pooled(rayon::Rayon)),
+            others: vec![in_place::<rayon::arrays::Array>()],
+        }),
+        Box::new(Facets {
+            first: Box::new(Pooled(std_threads::StdThreads)),
+            others: vec![
+                paired::<std_threads::primitives::Shared>(),
+                in_place::<std_threads::arrays::Array>(),
+            ],
+        }),
         Box::new(Pooled(procspawn::ProcSpawn)),
         Box::new(Pooled(ipc_channel::IpcChannel)),
     ];
     all.extend(python::all());
+    all.push(paired::<pthread::Pthread>());
     all.extend(limit::all());
     all
+}
+
+/// Primitives as a system.
+fn paired<P: Primitives + 'static>() -> Box<dyn System> {
+    Box::new(Paired::<P>::new())
+}
+
+/// An array as a system.
+fn in_place<A: Arrays + 'static>() -> Box<dyn System> {
+    Box::new(InPlace::<A>::new())
 }
 
 #[cfg(test)]
