@@ -51,6 +51,7 @@ pub(crate) enum Kind {
     Encode(Execution),
     Decode(Execution),
     Start,
+    OutOfMemory,
     Os,
 }
 
@@ -107,6 +108,15 @@ impl Error {
 
     pub(crate) fn os(doing: impl Into<Cow<'static, str>>, source: io::Error) -> Self {
         Self::new(Kind::Os, doing).with_source(source)
+    }
+
+    /// The error for memory that could not be had.
+    pub(crate) fn memory(doing: impl Into<Cow<'static, str>>, source: io::Error) -> Self {
+        let kind = match source.kind() {
+            io::ErrorKind::OutOfMemory | io::ErrorKind::StorageFull => Kind::OutOfMemory,
+            _ => Kind::Os,
+        };
+        Self::new(kind, doing).with_source(source)
     }
 
     pub(crate) fn closed() -> Self {
@@ -186,6 +196,13 @@ impl Error {
         matches!(self.0.kind, Kind::InvalidInput)
     }
 
+    /// Whether there is not enough memory for something that was to be reserved: on this machine,
+    /// in the control group, or by a limit of this process.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self.0.kind, Kind::OutOfMemory)
+    }
+
     /// Whether the operating system refused something; [`source`](error::Error::source) is its
     /// [`io::Error`].
     #[must_use]
@@ -224,7 +241,9 @@ impl Error {
     #[must_use]
     pub fn execution(&self) -> Execution {
         match self.0.kind {
-            Kind::InvalidInput | Kind::Closed | Kind::Start | Kind::Os => Execution::NotStarted,
+            Kind::InvalidInput | Kind::Closed | Kind::Start | Kind::OutOfMemory | Kind::Os => {
+                Execution::NotStarted
+            }
             Kind::Cancelled(execution)
             | Kind::Timeout(execution)
             | Kind::Encode(execution)

@@ -6,6 +6,7 @@ mod codec;
 mod entry;
 mod error;
 mod exit_status;
+mod memory;
 mod pool;
 mod process;
 mod shm;
@@ -17,8 +18,11 @@ pub use codec::{Arguments, Data};
 pub use entry::{Fallible, Function, TaskInfo, init, tasks};
 pub use error::{Error, Execution, PanicInfo, Result};
 pub use exit_status::ExitStatus;
+pub use memory::{FrozenVec, HugePages, SharedVec, VecOptions};
 pub use multiproc_macros::task;
-pub use pool::{AsyncResult, Chunks, Imap, Pool, PoolBuilder, PoolStats, WorkerStats};
+pub use pool::{
+    AsyncResult, ChunkOf, Chunks, Imap, Lend, Pool, PoolBuilder, PoolStats, WorkerStats,
+};
 pub use process::{
     ActiveChild, CurrentProcess, ParentDeath, ParentProcess, Process, ProcessBuilder, Stdio,
     active_children, available_parallelism, current_process, parent_process,

@@ -2,8 +2,8 @@
 
 use super::bulk;
 use super::sink::{Reader, Sink};
-use super::value::{Data, NotDecoded, NotEncoded, decode_value, encode_value};
-use crate::wire::handles::{self, Carried};
+use super::value::{Data, NotDecoded, NotEncoded, decode_value, encode_value, naming};
+use crate::wire::handles::Carried;
 use crate::{Error, Result};
 
 /// The arguments of a call: a tuple of 0 to 12 values that are [`Data`].
@@ -31,8 +31,7 @@ pub(crate) mod sealed {
 /// Encodes arguments that travel once, and returns the objects that they name.
 pub(crate) fn encode_arguments<A: sealed::Encode>(arguments: &A) -> Result<(Vec<u8>, Carried)> {
     let mut bytes = Vec::new();
-    let (encoded, carried) = handles::collecting(|| arguments.encode(&mut bytes));
-    encoded.map_err(Error::arguments)?;
+    let ((), carried) = naming(|| arguments.encode(&mut bytes)).map_err(Error::arguments)?;
     Ok((bytes, carried))
 }
 

@@ -18,5 +18,5 @@ pub use sink::Reader;
 pub use value::Data;
 pub(crate) use value::{
     Emitted, NotDecoded, NotEncoded, decode_block, decode_entry, decode_value, encode_value,
-    may_carry,
+    may_carry, naming,
 };

@@ -4,7 +4,7 @@ use super::bulk;
 use super::sink::{Counter, Into, Reader, Sink, SliceSink};
 use crate::error::Kind;
 use crate::wire::control::Failure;
-use crate::wire::handles;
+use crate::wire::handles::{self, Carried, MAX_HANDLES};
 use crate::wire::parent_link::CopyOut;
 use crate::wire::worker_link::{Emit, Fill};
 use crate::{Error, Execution};
@@ -107,6 +107,20 @@ fn reason<T>(error: &postcard::Error) -> String {
     match handles::take_refusal() {
         Some(refusal) => format!("a {}: {refusal}", type_name::<T>()),
         None => format!("a {}: {error}", type_name::<T>()),
+    }
+}
+
+/// Runs an encoding and returns the shared objects that what it encodes names.
+#[inline]
+pub(crate) fn naming<R>(
+    encode: impl FnOnce() -> Result<R, NotEncoded>,
+) -> Result<(R, Carried), NotEncoded> {
+    let (encoded, carried) = handles::collecting(encode);
+    match carried.len() {
+        0..=MAX_HANDLES => Ok((encoded?, carried)),
+        count => Err(NotEncoded::Refused(format!(
+            "{count} shared objects in one value (at most {MAX_HANDLES})"
+        ))),
     }
 }
 

@@ -3,10 +3,10 @@
 use super::function::{Fallible, Function};
 use super::panics::{catch, shortened};
 use crate::codec::{Data, Emitted, Encode, NotDecoded, NotEncoded, Reader, items};
-use crate::codec::{decode_value, encode_value};
+use crate::codec::{decode_value, encode_value, naming};
 use crate::sys::image;
 use crate::wire::control::Failure;
-use crate::wire::handles::{self, Carried, MAX_HANDLES};
+use crate::wire::handles::{self, Carried};
 use crate::wire::worker_link::{Inbox, Outbox, Running};
 use crate::{Error, Result};
 use std::any::{Any, type_name};
@@ -123,7 +123,7 @@ where
     };
     items::skip::<A>(&mut reader, descriptor.first);
     let function = conjure::<F>();
-    run_each(outbox, running, &mut reader, |arguments: A| function.call(arguments));
+    run_each(outbox, running, &mut reader, |arguments: A| Ok(function.call(arguments)));
 }
 
 fn run_items_with<F, C, T, R>(inbox: &mut Inbox, outbox: &mut Outbox, running: &mut Running)
@@ -135,7 +135,7 @@ where
 {
     let function = conjure::<F>();
     run_with_context(inbox, outbox, running, decode_value::<C>, |context, item: T| {
-        function(context, item)
+        Ok(function(context, item))
     });
 }
 
@@ -145,7 +145,7 @@ pub(super) fn run_with_context<C: 'static, T: Data, R: Data>(
     outbox: &mut Outbox,
     running: &mut Running,
     decode: impl FnOnce(&mut Reader<'_>) -> std::result::Result<C, NotDecoded>,
-    function: impl Fn(&C, T) -> R,
+    function: impl Fn(&C, T) -> std::result::Result<R, Failure>,
 ) {
     let descriptor = running.descriptor;
     let context = match context::<C>(inbox, outbox, running, decode) {
@@ -167,7 +167,7 @@ fn run_each<A: Encode, R: Data>(
     outbox: &mut Outbox,
     running: &mut Running,
     reader: &mut Reader<'_>,
-    function: impl Fn(A) -> R,
+    function: impl Fn(A) -> std::result::Result<R, Failure>,
 ) {
     let mut emitted = false;
     loop {
@@ -177,7 +177,7 @@ fn run_each<A: Encode, R: Data>(
                 emitted = false;
                 let mut item = items::next::<A>(reader).ok_or_else(missing)?;
                 let arguments = A::decode(&mut item)?;
-                let value = function(arguments);
+                let value = function(arguments)?;
                 outbox.emit(running, &Emitted(&value))?;
                 emitted = true;
                 drop(value);
@@ -251,15 +251,8 @@ fn decode_all<A: Encode>(bytes: &[u8]) -> std::result::Result<A, Failure> {
 /// Encodes the value that a process returns.
 pub(crate) fn encode_all<R: Data>(value: &R) -> Returned {
     let mut bytes = Vec::new();
-    let (encoded, carried) = handles::collecting(|| encode_value(value, &mut bytes));
-    if carried.len() > MAX_HANDLES {
-        return Err(Failure::Encode(format!(
-            "a value that names {} shared objects (at most {MAX_HANDLES})",
-            carried.len()
-        )));
-    }
-    match encoded {
-        Ok(()) => Ok((bytes, carried)),
+    match naming(|| encode_value(value, &mut bytes)) {
+        Ok(((), carried)) => Ok((bytes, carried)),
         Err(NotEncoded::Refused(what)) => Err(Failure::Encode(what)),
         Err(NotEncoded::Full) => Err(Failure::Encode("the value is too large".to_owned())),
     }

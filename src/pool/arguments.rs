@@ -1,12 +1,11 @@
 //! Encoding arguments on their way to the workers, and the blocks for large ones.
 
 use super::task::{Objects, Payload, objects};
-use crate::codec::{Encode, items};
+use crate::codec::{Encode, NotEncoded, items, naming};
 use crate::shm::block::{LARGEST_POOLED, WriterBlock, capacity_for};
 use crate::shm::bytes::Bytes;
 use crate::shm::object::next_uid;
 use crate::shm::tasks::{MAX_IN_LINE, MAX_INLINE};
-use crate::wire::handles;
 use crate::{Error, Result};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -116,7 +115,12 @@ impl Blocks {
         if A::fixed_len().is_some() {
             return Ok((self.encode_payload(arguments)?, None));
         }
-        let (payload, carried) = handles::collecting(|| self.encode_payload(arguments));
+        let mut payload = Err(Error::arguments(NotEncoded::Full));
+        let encode = || {
+            payload = self.encode_payload(arguments);
+            Ok(())
+        };
+        let ((), carried) = naming(encode).map_err(Error::arguments)?;
         Ok((payload?, objects(carried)))
     }
 

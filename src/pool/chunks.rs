@@ -3,12 +3,12 @@ use super::engine::Engine;
 use super::imap::Imap;
 use super::result::AsyncResult;
 use super::task::{self, Objects, Part, Payload, Task};
-use crate::codec::{Encode, NotEncoded, encode_value, items};
+use crate::codec::{Encode, NotEncoded, encode_value, items, naming};
 use crate::entry::{self, ContextHeader, FrameEntry};
 use crate::shm::object::next_uid;
 use crate::shm::results::MAX_ITEMS;
 use crate::sys::clock::Deadline;
-use crate::wire::handles::{self, Carried};
+use crate::wire::handles::{Carried, MAX_HANDLES};
 use crate::{Arguments, Data, Error, Function, Result};
 use std::sync::Arc;
 
@@ -259,8 +259,7 @@ impl Job {
         encode: impl FnOnce(&mut Vec<u8>) -> std::result::Result<(), NotEncoded>,
     ) -> Result<Self> {
         let mut bytes = Vec::new();
-        let (encoded, carried) = handles::collecting(|| encode(&mut bytes));
-        encoded.map_err(Error::arguments)?;
+        let ((), carried) = naming(|| encode(&mut bytes)).map_err(Error::arguments)?;
         let objects = task::objects(carried);
         let mut header = Vec::new();
         if bytes.len() <= SMALL_CONTEXT {
@@ -325,7 +324,10 @@ impl Chunk {
         self.count = 0;
         self.bytes.clear();
         self.bytes.extend_from_slice(&job.header);
-        while (self.count as usize) < most && self.bytes.len() - job.header.len() < CHUNK_BYTES {
+        while (self.count as usize) < most
+            && self.bytes.len() - job.header.len() < CHUNK_BYTES
+            && self.carried.len() < MAX_HANDLES
+        {
             let Some(item) = items.next() else { return Ok(false) };
             self.push(&item).map_err(Error::arguments)?;
             self.count += 1;
@@ -338,9 +340,9 @@ impl Chunk {
         if A::fixed_len().is_some() {
             return items::push(item, &mut self.bytes);
         }
-        let (pushed, carried) = handles::collecting(|| items::push(item, &mut self.bytes));
+        let ((), carried) = naming(|| items::push(item, &mut self.bytes))?;
         self.carried.extend(carried);
-        pushed
+        Ok(())
     }
 
     /// The objects that the chunk needs; forgets those of its items.

@@ -1,11 +1,11 @@
 use super::batch::Batch;
 use super::engine::Engine;
 use super::task::{self, Objects, Outcome, Part, Sink, Task};
-use crate::codec::items;
+use crate::codec::{items, naming};
 use crate::entry::FrameEntry;
 use crate::shm::results::MAX_ITEMS;
 use crate::sys::clock::Deadline;
-use crate::wire::handles::{self, Carried};
+use crate::wire::handles::{Carried, MAX_HANDLES};
 use crate::{Data, Error, Result};
 use std::collections::VecDeque;
 use std::fmt;
@@ -153,16 +153,18 @@ impl<I: Iterator<Item = T>, T: Data, R: Data> Imap<I, R> {
             let mut count = 0;
             let mut refused = None;
             while (count as usize) < self.chunk
+                && carried.len() < MAX_HANDLES
                 && let Some(input) = &mut self.input
             {
                 let Some(item) = input.next() else {
                     self.input = None;
                     break;
                 };
-                let (pushed, objects) = handles::collecting(|| items::push(&(item,), &mut bytes));
-                carried.extend(objects);
-                match pushed {
-                    Ok(()) => count += 1,
+                match naming(|| items::push(&(item,), &mut bytes)) {
+                    Ok(((), objects)) => {
+                        carried.extend(objects);
+                        count += 1;
+                    }
                     Err(error) => {
                         refused = Some(Error::arguments(error));
                         break;

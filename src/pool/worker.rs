@@ -130,6 +130,14 @@ impl Worker {
             let Some(writer) = block.block() else {
                 return Err(task);
             };
+            // The worker drops a single-use block after the first frame that names it. Of a split
+            // task it may hold another part; only when that is done is the block sent again.
+            let is_named = |entry: &InFlight| {
+                entry.task.payload.block().is_some_and(|known| known.uid() == block.uid())
+            };
+            if block.is_single_use() && self.in_flight.iter().any(is_named) {
+                return Err(task);
+            }
             let uses = |uid: u64| {
                 let used_by = |task: &Task| {
                     let mut blocks = task.payload.block().into_iter().chain(&task.context);
@@ -153,8 +161,8 @@ impl Worker {
                 }
             }
         }
-        for object in task.objects.iter().flat_map(|objects| objects.iter()) {
-            match self.link.share_object(object) {
+        if let Some(objects) = &task.objects {
+            match self.link.share_objects(objects) {
                 Ok(true) => {}
                 // It reads its socket before each task, so there is room again after this one.
                 Ok(false) if !self.in_flight.is_empty() => return Err(task),

@@ -38,6 +38,21 @@ impl Segment {
         Self(mapping)
     }
 
+    /// The mapping, to move or change it as a whole.
+    pub(super) fn mapping(&self) -> &Mapping {
+        &self.0
+    }
+
+    /// As [`mapping`](Self::mapping).
+    pub(super) fn mapping_mut(&mut self) -> &mut Mapping {
+        &mut self.0
+    }
+
+    /// As [`mapping`](Self::mapping).
+    pub(super) fn into_mapping(self) -> Mapping {
+        self.0
+    }
+
     /// The length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()

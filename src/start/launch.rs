@@ -14,7 +14,7 @@ use crate::sys::lifeline;
 use crate::sys::pidfd::{Child, Exit};
 use crate::sys::socket;
 use crate::wire::control::{self, Failure, Incoming, Role, Setup, ToChild, ToParent};
-use crate::wire::handles::{self, Carried, MAX_HANDLES};
+use crate::wire::handles::{self, Carried};
 use crate::{Error, ExitStatus, Result};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -128,12 +128,6 @@ fn send_setup(
     fds: &[OwnedFd],
     objects: &Carried,
 ) -> Result<()> {
-    if objects.len() > MAX_HANDLES {
-        let count = objects.len();
-        return Err(Error::invalid(format!(
-            "arguments that name {count} shared objects: at most {MAX_HANDLES} go to a new process"
-        )));
-    }
     let lifeline = lifeline::read_end().map_err(os("no lifeline for a new process"))?;
     let setup = Setup {
         identity: image::current().identity().to_vec(),

@@ -23,6 +23,13 @@ pub(crate) fn generation() -> u32 {
         // SAFETY: `bump` touches one atomic, which is async-signal-safe, and is never unloaded.
         unsafe { libc::pthread_atfork(None, None, Some(bump)) };
     });
+    current_generation()
+}
+
+/// The same number for those who remember one already, which only [`generation`] gives: no
+/// handler needs to be registered any more.
+#[inline]
+pub(crate) fn current_generation() -> u32 {
     // Relaxed: see `bump`.
     GENERATION.load(Ordering::Relaxed)
 }

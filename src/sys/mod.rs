@@ -16,6 +16,7 @@ pub(crate) mod memfd;
 pub(crate) mod mmap;
 pub(crate) mod pidfd;
 pub(crate) mod procfs;
+pub(crate) mod room;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod spin;

@@ -109,9 +109,9 @@ pub(crate) enum ToChild {
         capacity: u64,
         forget: Vec<u64>,
     },
-    /// An object, with its descriptor, for the tasks to come.
-    Object {
-        uid: u64,
+    /// Objects, with their descriptors, for the tasks to come.
+    Objects {
+        uids: Vec<u64>,
     },
     /// The parent has dropped these objects.
     Forget {

@@ -175,9 +175,9 @@ impl ParentLink {
         }
     }
 
-    /// Makes sure that the worker has an object; false while its socket is full.
-    pub(crate) fn share_object(&self, object: &Arc<Object>) -> io::Result<bool> {
-        self.sharing.share(object)
+    /// Makes sure that the worker has these objects; false while its socket is full.
+    pub(crate) fn share_objects(&self, objects: &[Arc<Object>]) -> io::Result<bool> {
+        self.sharing.share(objects)
     }
 
     /// A single-use block was used: the worker has dropped it.

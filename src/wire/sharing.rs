@@ -6,6 +6,7 @@
 //! woken.
 
 use super::control::{self, ToChild};
+use super::handles::MAX_HANDLES;
 use crate::shm::board::Board;
 use crate::shm::object::{Knower, Object};
 use crate::shm::park;
@@ -13,7 +14,7 @@ use crate::sys::fd::InternalFd;
 use crate::sys::{fork, futex};
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// How many dropped objects one message names; it stays well within the size of a message.
@@ -41,21 +42,29 @@ impl Sharing {
         Self { socket, board, sent: Mutex::default(), generation: fork::generation() }
     }
 
-    /// Makes sure that the worker has an object; false while its socket is full.
-    pub(super) fn share(self: &Arc<Self>, object: &Arc<Object>) -> io::Result<bool> {
-        let uid = object.uid();
+    /// Makes sure that the worker has these objects; false while its socket is full.
+    pub(super) fn share(self: &Arc<Self>, objects: &[Arc<Object>]) -> io::Result<bool> {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        if sent.known.contains(&uid) {
+        let is_new = |object: &&Arc<Object>| !sent.known.contains(&object.uid());
+        let new: Vec<&Arc<Object>> = objects.iter().filter(is_new).collect();
+        if new.is_empty() {
             return Ok(true);
         }
-        if !self.flush(&mut sent) || !self.send(&ToChild::Object { uid }, &[object.fd()])? {
+        if !self.flush(&mut sent) {
             return Ok(false);
         }
-        sent.known.insert(uid);
-        // Not under the lock: whoever drops an object holds the object's, and then wants this one.
-        drop(sent);
-        let knower: Weak<Self> = Arc::downgrade(self);
-        object.known_by(knower);
+        for some in new.chunks(MAX_HANDLES) {
+            let uids: Vec<u64> = some.iter().map(|object| object.uid()).collect();
+            let fds: Vec<_> = some.iter().map(|object| object.fd()).collect();
+            if !self.send(&ToChild::Objects { uids: uids.clone() }, &fds)? {
+                return Ok(false);
+            }
+            sent.known.extend(uids);
+            for object in some {
+                let knower: Weak<Self> = Arc::downgrade(self);
+                object.known_by(knower);
+            }
+        }
         Ok(true)
     }
 
@@ -74,13 +83,13 @@ impl Sharing {
         true
     }
 
-    fn send(&self, message: &ToChild, fds: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<bool> {
+    fn send(&self, message: &ToChild, fds: &[BorrowedFd<'_>]) -> io::Result<bool> {
         match control::send(self.socket.as_fd(), message, fds, false) {
             Ok(()) => {
                 self.board.announce();
                 Ok(true)
             }
-            // Too many descriptors are on their way: the worker has to read some first.
+            // Too many descriptors are on their way: somebody has to read some first.
             Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),

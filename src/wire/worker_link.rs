@@ -5,7 +5,6 @@ use super::handles::{self, MAX_HANDLES};
 use crate::shm::block::{ArgumentBlock, LARGEST_POOLED, WriterBlock, capacity_for};
 use crate::shm::board::{Board, Command};
 use crate::shm::claim::{self, Position};
-use crate::shm::object::Object;
 use crate::shm::park;
 use crate::shm::results::{Kind, MAX_RECORD, ResultWriter};
 use crate::shm::tasks::{Descriptor, TaskReceiver};
@@ -192,15 +191,18 @@ impl Inbox {
     }
 
     fn take_message(&mut self, message: Message<ToChild>) -> io::Result<()> {
-        match (message.body, message.fds.into_iter().next()) {
-            (ToChild::Block { uid, capacity, forget }, Some(fd)) => {
+        let mut fds = message.fds.into_iter();
+        match message.body {
+            ToChild::Block { uid, capacity, forget } => {
                 self.blocks.retain(|(known, _)| !forget.contains(known));
-                self.blocks.push((uid, ArgumentBlock::open(&fd, capacity as usize)?));
+                if let Some(fd) = fds.next() {
+                    self.blocks.push((uid, ArgumentBlock::open(&fd, capacity as usize)?));
+                }
             }
-            (ToChild::Object { uid }, Some(fd)) => {
-                handles::admit(uid, Arc::new(Object::received(fd)));
+            ToChild::Objects { uids } => {
+                handles::receive(&uids, fds).for_each(|(uid, object)| handles::admit(uid, object));
             }
-            (ToChild::Forget { uids }, _) => {
+            ToChild::Forget { uids } => {
                 uids.iter().for_each(|uid| handles::dismiss(*uid));
                 (self.forget)(&uids);
             }
