@@ -75,7 +75,10 @@ pub trait System {
 /// All systems.
 pub fn all() -> Vec<Box<dyn System>> {
     let mut all: Vec<Box<dyn System>> = vec![
-        Box::new(Pooled(multiproc::Multiproc(StartMethod::Spawn))),
+        Box::new(Facets {
+            first: Box::new(Pooled(multiproc::Multiproc(StartMethod::Spawn))),
+            others: vec![in_place::<multiproc::arrays::Array>()],
+        }),
         Box::new(Pooled(multiproc::Multiproc(StartMethod::ForkServer))),
         Box::new(Pooled(multiproc::Multiproc(StartMethod::Fork))),
         Box::new(Facets {
