@@ -53,6 +53,8 @@ pub(crate) enum Kind {
     Start,
     OutOfMemory,
     Os,
+    OwnerDied,
+    Broken,
 }
 
 /// Whether the work behind an error may have run.
@@ -210,6 +212,20 @@ impl Error {
         matches!(self.0.kind, Kind::Os)
     }
 
+    /// Whether somebody died, or panicked, while holding a lock that was to be taken; see
+    /// [`OwnerDied`](crate::OwnerDied).
+    #[must_use]
+    pub fn is_owner_died(&self) -> bool {
+        matches!(self.0.kind, Kind::OwnerDied)
+    }
+
+    /// Whether a [`Barrier`](crate::sync::Barrier) or a [`Latch`](crate::sync::Latch) was broken:
+    /// somebody on whom it waited died, gave up, or broke it on purpose.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        matches!(self.0.kind, Kind::Broken)
+    }
+
     /// What the panic said, if it was one.
     #[must_use]
     pub fn panic(&self) -> Option<&PanicInfo> {
@@ -248,7 +264,9 @@ impl Error {
             | Kind::Timeout(execution)
             | Kind::Encode(execution)
             | Kind::Decode(execution) => execution,
-            Kind::WorkerDied(..) | Kind::Exited(_) => Execution::Unknown,
+            Kind::WorkerDied(..) | Kind::Exited(_) | Kind::OwnerDied | Kind::Broken => {
+                Execution::Unknown
+            }
             Kind::Panicked(_) => Execution::Failed,
         }
     }

@@ -7,6 +7,7 @@ mod entry;
 mod error;
 mod exit_status;
 mod memory;
+mod owner_died;
 mod pool;
 mod process;
 mod shm;
@@ -18,8 +19,12 @@ pub use codec::{Arguments, Data};
 pub use entry::{Fallible, Function, TaskInfo, init, tasks};
 pub use error::{Error, Execution, PanicInfo, Result};
 pub use exit_status::ExitStatus;
-pub use memory::{FrozenVec, HugePages, SharedVec, VecOptions};
+pub use memory::{
+    Array, ArrayGuard, AtomicValue, Bitwise, FrozenVec, HugePages, Number, RawArray, RawValue,
+    Scalar, SharedVec, Value, ValueGuard, VecOptions,
+};
 pub use multiproc_macros::task;
+pub use owner_died::OwnerDied;
 pub use pool::{
     AsyncResult, ChunkOf, Chunks, Imap, Lend, Pool, PoolBuilder, PoolStats, WorkerStats,
 };

@@ -6,8 +6,8 @@
 //! an object mapped between tasks but not for longer than anybody needs it.
 
 use super::segment::Segment;
-use crate::sys::memfd;
 use crate::sys::mmap::{Inherit, Mapping};
+use crate::sys::{memfd, room};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,6 +53,7 @@ pub(crate) fn next_uid() -> u64 {
 impl Object {
     /// Makes an object of `len` zero bytes whose memory is really there.
     pub(crate) fn create(name: &str, len: usize, access: Access) -> io::Result<Arc<Self>> {
+        room::check_addresses(len)?;
         let fd = memfd::create_reserved(name, len)?;
         let object = Self::received(fd);
         object.map(access, len)?;

@@ -110,7 +110,7 @@ impl OwnedMemory {
     /// Whether this process has the memory: a forked child has only what was frozen before.
     #[inline]
     pub(crate) fn is_here(&self) -> bool {
-        self.generation == fork::current_generation() || self.is_inherited()
+        self.generation == fork::known_generation() || self.is_inherited()
     }
 
     #[cold]

@@ -191,7 +191,7 @@ impl Mapping {
     /// Whether this process is one that does not have the mapping: a forked child.
     pub(crate) fn is_absent(&self) -> bool {
         // Relaxed: in a forked child one thread has this copy of the word.
-        self.generation != fork::current_generation() && self.exclusive.load(Ordering::Relaxed)
+        self.generation != fork::known_generation() && self.exclusive.load(Ordering::Relaxed)
     }
 }
 

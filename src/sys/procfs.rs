@@ -2,6 +2,7 @@
 
 use super::mmap::page_size;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -32,6 +33,33 @@ fn is_exiting(thread: &Path) -> bool {
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
     let flags = fields.split_whitespace().nth(6).and_then(|field| field.parse::<u64>().ok());
     flags.is_some_and(|flags| flags & PF_EXITING != 0)
+}
+
+/// What `/proc` says of a thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Thread {
+    /// The letter of its state; `Z` and `X` are dead.
+    pub(crate) state: u8,
+    /// How many threads its process has, the zombies among them included.
+    pub(crate) siblings: u64,
+    /// When it was started, in clock ticks since boot.
+    pub(crate) started: u64,
+}
+
+/// Looks a thread up; `None` if there is none with this id, or `/proc` does not tell.
+pub(crate) fn thread(tid: u32) -> Option<Thread> {
+    // A line of numbers and a name of at most 64 bytes: far below this.
+    let mut buffer = [0; 1024];
+    let mut file = fs::File::open(format!("/proc/{tid}/stat")).ok()?;
+    let len = file.read(&mut buffer).ok()?;
+    // The fields after the name, which is in parentheses and may hold anything.
+    let end = buffer[..len].iter().rposition(|&byte| byte == b')')?;
+    let fields = std::str::from_utf8(&buffer[end + 1..len]).ok()?;
+    let mut fields = fields.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    let siblings = fields.nth(16)?.parse().ok()?;
+    let started = fields.nth(1)?.parse().ok()?;
+    Some(Thread { state, siblings, started })
 }
 
 /// The resident memory of this process in bytes, or 0 if `/proc` cannot be read.
@@ -71,6 +99,16 @@ mod tests {
             thread.join().expect("the thread ends");
             assert!(is_exiting(Path::new(&path)));
         }
+    }
+
+    #[test]
+    fn a_thread_is_found_with_its_start_time() {
+        // SAFETY: gettid has no preconditions.
+        let tid = unsafe { libc::gettid() }.unsigned_abs();
+        let me = thread(tid).expect("this thread is there");
+        assert_eq!(me.state, b'R');
+        assert!(me.siblings >= 1 && me.started > 0);
+        assert!(thread(0).is_none());
     }
 
     #[test]
