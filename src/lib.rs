@@ -12,6 +12,7 @@ mod pool;
 mod process;
 mod shm;
 mod start;
+pub mod sync;
 mod sys;
 mod wire;
 
@@ -33,6 +34,9 @@ pub use process::{
     active_children, available_parallelism, current_process, parent_process,
 };
 pub use start::{StartMethod, set_forkserver_preload, set_start_method, start_method};
+pub use sync::{
+    Barrier, BoundedSemaphore, Condition, Event, Latch, Lock, Mutex, Once, RLock, RwLock, Semaphore,
+};
 pub use sys::fork::ForkRisk;
 
 /// What the code that `#[multiproc::task]` writes needs to name.
