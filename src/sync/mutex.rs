@@ -1,8 +1,8 @@
 use super::handle::{not_made, travels};
-use crate::shm::locked::{Held, Locked};
-use crate::shm::memory::Kind;
 #[allow(unused_imports, reason = "named in the docs")]
 use crate::Error;
+use crate::shm::locked::{Held, Locked};
+use crate::shm::memory::Kind;
 use crate::{OwnerDied, Result};
 use bytemuck::Pod;
 use std::fmt;

@@ -1,8 +1,8 @@
 use super::handle::{not_made, travels};
-use crate::shm::memory::Kind;
-use crate::shm::rwlocked::{Reading, RwLocked, Writing};
 #[allow(unused_imports, reason = "named in the docs")]
 use crate::Error;
+use crate::shm::memory::Kind;
+use crate::shm::rwlocked::{Reading, RwLocked, Writing};
 use crate::{OwnerDied, Result};
 use bytemuck::Pod;
 use std::fmt;

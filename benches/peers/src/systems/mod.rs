@@ -77,7 +77,10 @@ pub fn all() -> Vec<Box<dyn System>> {
     let mut all: Vec<Box<dyn System>> = vec![
         Box::new(Facets {
             first: Box::new(Pooled(multiproc::Multiproc(StartMethod::Spawn))),
-            others: vec![in_place::<multiproc::arrays::Array>()],
+            others: vec![
+                paired::<multiproc::primitives::Shared>(),
+                in_place::<multiproc::arrays::Array>(),
+            ],
         }),
         Box::new(Pooled(multiproc::Multiproc(StartMethod::ForkServer))),
         Box::new(Pooled(multiproc::Multiproc(StartMethod::Fork))),
@@ -118,8 +121,9 @@ mod tests {
     #[test]
     fn start_methods_take_part_only_where_they_matter() {
         let settings = Settings { quick: true };
-        let fork = Pooled(multiproc::Multiproc(StartMethod::Fork));
-        let spawn = Pooled(multiproc::Multiproc(StartMethod::Spawn));
+        let systems = all();
+        let named = |name| systems.iter().find(|system| system.name() == name).unwrap();
+        let (fork, spawn) = (named("multiproc_fork"), named("multiproc"));
         for workload in Workload::all() {
             let matters = workload.depends_on_start_method();
             assert_eq!(matches!(fork.part(workload, &settings), Part::Takes), matters);
