@@ -42,13 +42,14 @@ fn consume(items: u64, buffer: Buffer, changed: Condition) -> u64 {
 
 fn main() -> multiproc::Result<()> {
     let (buffer, changed) = (Buffer::new([0; 1 + SIZE])?, Condition::new()?);
-    let mut consumers = Vec::new();
+    let (mut producers, mut consumers) = (Vec::new(), Vec::new());
     for share in [ITEMS / 4, ITEMS - ITEMS / 4] {
         consumers.push(Process::spawn(consume, (share, buffer.clone(), changed.clone()))?);
     }
     for first in 0..PRODUCERS {
-        Process::spawn(produce, (first, buffer.clone(), changed.clone()))?;
+        producers.push(Process::spawn(produce, (first, buffer.clone(), changed.clone()))?);
     }
+    producers.iter_mut().try_for_each(Process::join)?;
     let sums = consumers.iter_mut().map(Process::join).collect::<Result<Vec<_>, _>>()?;
     println!("{PRODUCERS} producers made {ITEMS} items; the sums of the consumers are {sums:?}");
     assert_eq!(sums.iter().sum::<u64>(), (0..ITEMS).sum());

@@ -29,7 +29,7 @@ impl Settings {
     /// Once everything together took this long, each system is sampled only once
     /// for a workload, so that `--quick` ends in time on a busy machine too.
     pub fn patience(&self) -> Duration {
-        if self.quick { Duration::from_secs(35) } else { Duration::MAX }
+        if self.quick { Duration::from_secs(50) } else { Duration::MAX }
     }
 
     /// A sample that takes longer than this has failed.
