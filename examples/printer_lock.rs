@@ -9,7 +9,7 @@ use multiproc::{Lock, Process, Stdio};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write, stdout};
 
-const COPIES: usize = 20;
+const COPIES: usize = 200;
 const TEXTS: [&str; 4] = [
     "the quick brown fox jumps over the lazy dog",
     "pack my box with five dozen liquor jugs",
