@@ -21,8 +21,8 @@ pub use entry::{Fallible, Function, TaskInfo, init, tasks};
 pub use error::{Error, Execution, PanicInfo, Result};
 pub use exit_status::ExitStatus;
 pub use memory::{
-    Array, ArrayGuard, AtomicValue, Bitwise, FrozenVec, HugePages, Number, RawArray, RawValue,
-    Scalar, SharedVec, Value, ValueGuard, VecOptions,
+    Array, ArrayGuard, AtomicValue, Bitwise, FrozenVec, HugePages, ListValue, Number, RawArray,
+    RawValue, Scalar, ShareableList, SharedMemory, SharedVec, Value, ValueGuard, VecOptions,
 };
 pub use multiproc_macros::task;
 pub use owner_died::OwnerDied;

@@ -10,6 +10,8 @@ mod handle;
 mod options;
 mod raw_array;
 mod raw_value;
+mod shareable_list;
+mod shared_memory;
 mod shared_vec;
 mod value;
 
@@ -19,5 +21,7 @@ pub use frozen_vec::FrozenVec;
 pub use options::{HugePages, VecOptions};
 pub use raw_array::RawArray;
 pub use raw_value::RawValue;
+pub use shareable_list::{ListValue, ShareableList};
+pub use shared_memory::SharedMemory;
 pub use shared_vec::SharedVec;
 pub use value::{Value, ValueGuard};

@@ -7,7 +7,7 @@
 
 use super::segment::Segment;
 use crate::sys::mmap::{Inherit, Mapping};
-use crate::sys::{memfd, room};
+use crate::sys::{memfd, named, room};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +22,9 @@ pub(crate) enum Access {
     Owned,
     /// Nobody can write to it any more: the kernel refuses.
     Frozen,
+    /// A file with a name, to be read, and written if the descriptor allows it. Forked children
+    /// have it, too.
+    Named,
 }
 
 /// Somebody who was sent an object and keeps it until told otherwise.
@@ -148,6 +151,7 @@ impl Object {
         let there = match access {
             Access::Frozen => memfd::checked_frozen_len(&self.fd)?,
             Access::Shared | Access::Owned => memfd::checked_len(&self.fd)?,
+            Access::Named => named::checked_len(&self.fd)?,
         };
         if there < len {
             return Err(invalid("a shared object that is shorter than it should be"));
@@ -156,6 +160,10 @@ impl Object {
             Access::Shared => Mapping::read_write(&self.fd, len, Inherit::Yes),
             Access::Owned => Mapping::read_write(&self.fd, len, Inherit::No),
             Access::Frozen => Mapping::frozen(&self.fd, len),
+            Access::Named if named::is_writable(&self.fd) => {
+                Mapping::read_write(&self.fd, len, Inherit::Yes)
+            }
+            Access::Named => Mapping::read_only(&self.fd, len, Inherit::Yes),
         }
     }
 

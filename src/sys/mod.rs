@@ -15,6 +15,7 @@ pub(crate) mod image;
 pub(crate) mod lifeline;
 pub(crate) mod memfd;
 pub(crate) mod mmap;
+pub(crate) mod named;
 pub(crate) mod pidfd;
 pub(crate) mod procfs;
 pub(crate) mod room;
