@@ -12,6 +12,7 @@ mod pool;
 mod process;
 mod shm;
 mod start;
+pub mod sync;
 mod sys;
 mod wire;
 
@@ -25,12 +26,17 @@ pub use memory::{
 };
 pub use multiproc_macros::task;
 pub use owner_died::OwnerDied;
-pub use pool::{AsyncResult, Chunks, Imap, Pool, PoolBuilder, PoolStats, WorkerStats};
+pub use pool::{
+    AsyncResult, ChunkOf, Chunks, Imap, Lend, Pool, PoolBuilder, PoolStats, WorkerStats,
+};
 pub use process::{
     ActiveChild, CurrentProcess, ParentDeath, ParentProcess, Process, ProcessBuilder, Stdio,
     active_children, available_parallelism, current_process, parent_process,
 };
 pub use start::{StartMethod, set_forkserver_preload, set_start_method, start_method};
+pub use sync::{
+    Barrier, BoundedSemaphore, Condition, Event, Latch, Lock, Mutex, Once, RLock, RwLock, Semaphore,
+};
 pub use sys::fork::ForkRisk;
 
 /// What the code that `#[multiproc::task]` writes needs to name.

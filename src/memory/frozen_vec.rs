@@ -94,7 +94,6 @@ impl<T: Pod> FrozenVec<T> {
     }
 
     /// What a pool needs to lend the elements: the memory, and the first element in it.
-    #[allow(dead_code, reason = "the pool's lending calls come with the pool")]
     pub(crate) fn loan(&self) -> (Loan, usize) {
         (Loan::of_frozen(&self.memory), self.start)
     }

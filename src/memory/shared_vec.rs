@@ -253,7 +253,7 @@ impl<T: Pod> SharedVec<T> {
     ///
     /// let table = SharedVec::try_from_iter((0..1000u64).map(|n| n * n))?.freeze()?;
     /// let look_up = |table: &multiproc::FrozenVec<u64>, n: usize| table[n];
-    /// assert_eq!(Pool::new()?.map_with(table, look_up, [3, 30])?, [9, 900]);
+    /// assert_eq!(Pool::new()?.map_with(&table, look_up, [3, 30])?, [9, 900]);
     /// # Ok::<(), multiproc::Error>(())
     /// ```
     pub fn freeze(self) -> Result<FrozenVec<T>> {
@@ -268,14 +268,12 @@ impl<T: Pod> SharedVec<T> {
     }
 
     /// What a pool needs to lend the elements for writing.
-    #[allow(dead_code, reason = "the pool's lending calls come with the pool")]
     pub(crate) fn loan_mut(&mut self) -> Result<Loan> {
         self.reserve(0)?;
         self.loan()
     }
 
     /// What a pool needs to lend the elements for reading.
-    #[allow(dead_code, reason = "the pool's lending calls come with the pool")]
     pub(crate) fn loan(&self) -> Result<Loan> {
         let loan = self.memory.lend(self.used());
         loan.map_err(|error| Error::memory("a SharedVec could not be lent", error))

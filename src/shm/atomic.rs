@@ -18,6 +18,7 @@ pub(crate) trait Word32 {
 pub(crate) trait Word64 {
     fn load(&self, order: Ordering) -> u64;
     fn store(&self, value: u64, order: Ordering);
+    fn swap(&self, value: u64) -> u64;
     fn compare_exchange(&self, old: u64, new: u64) -> Result<u64, u64>;
     /// A sequentially consistent fence.
     fn fence();
@@ -60,6 +61,11 @@ impl Word64 for AtomicU64 {
     #[inline]
     fn store(&self, value: u64, order: Ordering) {
         self.store(value, order);
+    }
+    #[inline]
+    fn swap(&self, value: u64) -> u64 {
+        // AcqRel: as below.
+        self.swap(value, Ordering::AcqRel)
     }
     #[inline]
     fn compare_exchange(&self, old: u64, new: u64) -> Result<u64, u64> {
@@ -112,6 +118,9 @@ pub(crate) mod model {
         fn store(&self, value: u64, order: Ordering) {
             self.store(value, order);
         }
+        fn swap(&self, value: u64) -> u64 {
+            self.swap(value, Ordering::AcqRel)
+        }
         fn compare_exchange(&self, old: u64, new: u64) -> Result<u64, u64> {
             self.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire)
         }
@@ -129,9 +138,10 @@ pub(crate) mod model {
         bell: Condvar,
     }
 
+    /// First asleep, first woken, as in the kernel.
     #[derive(Debug, Default)]
     struct Sleepers {
-        asleep: u32,
+        came: u32,
         woken: u32,
     }
 
@@ -148,6 +158,9 @@ pub(crate) mod model {
         }
         fn store(&self, value: u64, order: Ordering) {
             self.word.store(value, order);
+        }
+        fn swap(&self, value: u64) -> u64 {
+            self.word.swap(value, Ordering::AcqRel)
         }
         fn compare_exchange(&self, old: u64, new: u64) -> Result<u64, u64> {
             Word64::compare_exchange(&self.word, old, new)
@@ -167,18 +180,17 @@ pub(crate) mod model {
             if self.word.load(Ordering::SeqCst) as u32 != low {
                 return false;
             }
-            bucket.asleep += 1;
-            while bucket.woken == 0 {
+            let number = bucket.came;
+            bucket.came += 1;
+            while bucket.woken <= number {
                 bucket = self.bell.wait(bucket).expect("bucket");
             }
-            bucket.woken -= 1;
             false
         }
 
         fn wake(&self, count: u32) -> u32 {
             let mut bucket = self.bucket.lock().expect("bucket");
-            let count = count.min(bucket.asleep);
-            bucket.asleep -= count;
+            let count = count.min(bucket.came - bucket.woken);
             bucket.woken += count;
             self.bell.notify_all();
             count

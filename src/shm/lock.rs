@@ -106,8 +106,9 @@ pub(crate) fn abandon<W: Bed>(word: &W, me: u64) -> bool {
     leave(word, me, owner::abandoned_in_panic(me))
 }
 
+/// Changes the word from `me` to a free one, `to`, and wakes a sleeper if there is one.
 #[cold]
-fn leave<W: Bed>(word: &W, me: u64, to: u64) -> bool {
+pub(super) fn leave<W: Bed>(word: &W, me: u64, to: u64) -> bool {
     let mut seen = word.load(Ordering::Relaxed);
     while seen & !WAITERS == me {
         match word.compare_exchange(seen, to) {

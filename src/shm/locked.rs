@@ -63,9 +63,9 @@ impl<T> std::fmt::Debug for Locked<T> {
     }
 }
 
-/// Where elements of type `T` begin.
-pub(super) const fn data_offset<T>() -> usize {
-    DATA.next_multiple_of(align_of::<T>())
+/// Where elements of type `T` begin, if bytes from `first` on are free.
+pub(super) const fn data_offset<T>(first: usize) -> usize {
+    first.next_multiple_of(align_of::<T>())
 }
 
 /// What tells objects with elements of another size or alignment apart.
@@ -74,28 +74,28 @@ pub(super) const fn shape<T>() -> u64 {
 }
 
 /// How long an object with `len` elements is.
-pub(super) fn object_len<T>(len: usize) -> io::Result<usize> {
+pub(super) fn object_len<T>(first: usize, len: usize) -> io::Result<usize> {
     let too_large = || io::Error::new(io::ErrorKind::OutOfMemory, "more bytes than addresses");
     if align_of::<T>() > MAX_ALIGN {
         let what = "a type that wants an alignment of more than 4096 bytes";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     }
     let bytes = len.checked_mul(size_of::<T>()).ok_or_else(too_large)?;
-    bytes.checked_add(data_offset::<T>()).ok_or_else(too_large)
+    bytes.checked_add(data_offset::<T>(first)).ok_or_else(too_large)
 }
 
 /// The address and number of the elements of an opened object.
-pub(super) fn elements<T>(memory: &Memory) -> io::Result<(NonNull<T>, usize)> {
+pub(super) fn elements<T>(memory: &Memory, first: usize) -> io::Result<(NonNull<T>, usize)> {
     let forged = |_| io::Error::new(io::ErrorKind::InvalidData, "an object with a forged length");
     let len = usize::try_from(memory.count()).map_err(forged)?;
-    let bytes = object_len::<T>(len)? - data_offset::<T>();
-    Ok((memory.address(data_offset::<T>(), bytes)?.cast(), len))
+    let bytes = object_len::<T>(first, len)? - data_offset::<T>(first);
+    Ok((memory.address(data_offset::<T>(first), bytes)?.cast(), len))
 }
 
 impl<T: Pod> Locked<T> {
     /// Makes an object with `len` elements of zero bytes.
     pub(crate) fn create(kind: Kind, len: usize) -> io::Result<Self> {
-        let memory = Memory::create(kind, shape::<T>(), len as u64, object_len::<T>(len)?)?;
+        let memory = Memory::create(kind, shape::<T>(), len as u64, object_len::<T>(DATA, len)?)?;
         Self::of(memory)
     }
 
@@ -108,7 +108,7 @@ impl<T: Pod> Locked<T> {
     }
 
     fn of(memory: Memory) -> io::Result<Self> {
-        let (data, len) = elements(&memory)?;
+        let (data, len) = elements(&memory, DATA)?;
         Ok(Self { memory, data, len })
     }
 

@@ -23,6 +23,9 @@ pub(crate) mod park;
 pub(crate) mod racy;
 pub(crate) mod raw;
 pub(crate) mod results;
+pub(crate) mod rwlock;
+pub(crate) mod rwlocked;
+pub(crate) mod seats;
 pub(crate) mod segment;
 pub(crate) mod tasks;
 

@@ -36,6 +36,11 @@ pub(crate) fn my_process() -> u64 {
     identity::process() | PROCESS
 }
 
+/// Whether the owner is a process, not a thread.
+pub(crate) fn is_process(word: u64) -> bool {
+    word & PROCESS != 0
+}
+
 /// Whether a word with this value can be taken at once.
 #[inline]
 pub(crate) fn is_free(word: u64) -> bool {
@@ -50,6 +55,12 @@ pub(crate) fn abandoned(word: u64) -> u64 {
 /// As [`abandoned`], of something whose owner panicked.
 pub(crate) fn abandoned_in_panic(word: u64) -> u64 {
     abandoned(word) | PANICKED
+}
+
+/// The free word that tells of this death.
+pub(crate) fn abandoned_by(dead: Dead) -> u64 {
+    let panicked = if dead.panicked { PANICKED } else { 0 };
+    u64::from(dead.thread) & ID | ABANDONED | panicked
 }
 
 /// The news that comes with taking something whose word was `word`.
