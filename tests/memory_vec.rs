@@ -241,6 +241,42 @@ fn nobody_can_write_to_a_vector_that_was_sent() {
     assert!(refused >= 1 && first == 7, "{refused} {first}");
 }
 
+#[test]
+fn a_vector_that_was_lent_is_frozen_and_sent_without_a_copy() {
+    watchdog();
+    let pool = Pool::builder().workers(2).build().expect("pool");
+    let mut in_place = 0;
+    for _ in 0..20 {
+        let mut vec = SharedVec::<u32>::zeroed(16 << 20).expect("memory");
+        let address = vec.as_ptr();
+        let fill = |number: usize, chunk: &mut [u32]| chunk.fill(number as u32);
+        pool.for_each_chunk_mut_indexed(&mut vec, 4 << 20, fill).expect("lend");
+        let frozen = vec.freeze().expect("freeze");
+        // A worker that gets no processor in time costs a copy.
+        in_place += u32::from(frozen.as_ptr() == address);
+        let last = |vec: multiproc::FrozenVec<u32>| vec[vec.len() - 1];
+        assert_eq!(pool.apply(last, (frozen,)).expect("apply"), 3);
+    }
+    assert!(in_place > 0, "the workers let go of what is frozen");
+}
+
+#[test]
+fn a_vector_that_is_lent_changed_and_sent_in_turns_is_always_the_latest() {
+    watchdog();
+    let pool = Pool::builder().workers(2).build().expect("pool");
+    let mut vec = SharedVec::<u64>::zeroed(1000).expect("memory");
+    let add = |chunk: &mut [u64]| chunk.iter_mut().for_each(|number| *number += 1);
+    let sum = |vec: &SharedVec<u64>, _: u8| vec.iter().sum::<u64>();
+    for round in 1..30u64 {
+        pool.for_each_chunk_mut(&mut vec, 100, add).expect("lend");
+        assert_eq!(pool.map_with(&vec, sum, [0]).expect("map"), [vec.iter().sum::<u64>()]);
+        vec.push(round).expect("push");
+        let sums = pool.map_chunks(&vec, 64, |chunk| chunk.iter().sum::<u64>()).expect("lend");
+        assert_eq!(sums.iter().sum::<u64>(), vec.iter().sum::<u64>());
+    }
+    assert_eq!((vec[0], vec.len()), (29, 1029));
+}
+
 // --- Options ------------------------------------------------------------------------------------
 
 #[test]

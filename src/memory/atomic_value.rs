@@ -44,7 +44,7 @@ impl<T: Scalar> AtomicValue<T> {
     /// Out of memory; an OS error if this process has too many open files.
     pub fn new(value: T) -> Result<Self> {
         let memory = Memory::create(KIND, T::TAG, 1, BODY + 8)
-            .map_err(|error| Error::memory("no shared memory for a value", error))?;
+            .map_err(|error| Error::memory("a shared value could not be made", error))?;
         let new = Self { memory, scalar: PhantomData };
         new.set(value);
         Ok(new)
