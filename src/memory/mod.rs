@@ -14,6 +14,8 @@ mod shareable_list;
 mod shared_memory;
 mod shared_vec;
 mod value;
+#[cfg(feature = "ndarray")]
+mod views;
 
 pub use array::{Array, ArrayGuard};
 pub use atomic_value::{AtomicValue, Bitwise, Number, Scalar};
