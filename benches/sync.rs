@@ -76,9 +76,11 @@ where
 }
 
 /// How long it takes to do this so often.
-fn timed(times: u64, mut work: impl FnMut()) -> Duration {
+fn timed<T>(times: u64, mut work: impl FnMut() -> T) -> Duration {
     let start = Instant::now();
-    (0..times).for_each(|_| work());
+    for _ in 0..times {
+        black_box(work());
+    }
     start.elapsed()
 }
 
@@ -95,7 +97,7 @@ fn contended(group: &mut BenchmarkGroup<'_, WallTime>) {
             let other = |counter: Mutex<u64>| while count(&counter, 1) < END {};
             beside(other, &counter, || {
                 while count(&counter, 0) == 0 {}
-                let time = timed(turns, || drop(black_box(count(&counter, 1))));
+                let time = timed(turns, || count(&counter, 1));
                 count(&counter, END);
                 time
             })
@@ -162,10 +164,12 @@ fn round_trips(group: &mut BenchmarkGroup<'_, WallTime>) {
     group.bench_function("barrier", |bencher| {
         let barrier = Barrier::new(2).expect("a barrier");
         let other = |(barrier, rounds): (Barrier, u64)| {
-            (0..rounds).for_each(|_| drop(barrier.wait().expect("both arrive")));
+            for _ in 0..rounds {
+                barrier.wait().expect("both arrive");
+            }
         };
         bencher.iter_custom(|rounds| {
-            let round = || drop(barrier.wait().expect("both arrive"));
+            let round = || barrier.wait().expect("both arrive");
             beside(other, &(barrier.clone(), rounds), || timed(rounds, round))
         });
     });
