@@ -418,7 +418,7 @@ fn handles_reach_a_forked_child_as_captures_and_as_arguments() {
     let arguments = (returned, total.clone());
     let process = Process::builder(add, arguments).start_method(StartMethod::Fork).spawn();
     process.expect("fork").join().expect("join");
-    assert_eq!((count.load(), total.get().expect("no owner died")), (2, 20));
+    assert_eq!((count.get(), total.get().expect("no owner died")), (2, 20));
 }
 
 fn handles_reach_the_workers_of_a_fork_pool() {
@@ -427,7 +427,7 @@ fn handles_reach_the_workers_of_a_fork_pool() {
     let pool = Pool::builder().workers(2).start_method(StartMethod::Fork).build().expect("pool");
     let add = |count: &AtomicValue<u64>, x: u64| count.fetch_add(x);
     pool.map_with(&count, add, 0..100).expect("map");
-    assert_eq!(count.load(), 4950);
+    assert_eq!(count.get(), 4950);
     pool.for_each_chunk_mut(&mut v, 7, |chunk| chunk.fill(3)).expect("lend");
     assert!(v.iter().all(|x| *x == 3));
 }

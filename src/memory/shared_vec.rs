@@ -253,7 +253,7 @@ impl<T: Pod> SharedVec<T> {
     ///
     /// let table = SharedVec::try_from_iter((0..1000u64).map(|n| n * n))?.freeze()?;
     /// let look_up = |table: &multiproc::FrozenVec<u64>, n: usize| table[n];
-    /// assert_eq!(Pool::new()?.map_with(table, look_up, [3, 30])?, [9, 900]);
+    /// assert_eq!(Pool::new()?.map_with(&table, look_up, [3, 30])?, [9, 900]);
     /// # Ok::<(), multiproc::Error>(())
     /// ```
     pub fn freeze(self) -> Result<FrozenVec<T>> {

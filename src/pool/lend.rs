@@ -4,6 +4,7 @@ use super::chunks::{Chunks, Job, decode_all};
 use crate::codec::encode_value;
 use crate::entry::{self, Cut, Elements, Exclusive, Lent, Shared};
 use crate::memory::{FrozenVec, SharedVec};
+use crate::sys::exit;
 use crate::{Data, Error, Pool, Result};
 use bytemuck::Pod;
 
@@ -299,8 +300,20 @@ impl Pool {
         })?;
         // It returns when every chunk that was handed out is done, or its worker dead: only then
         // does the loan end, whatever has happened.
+        let on_loan = OnLoan;
         let outcomes = self.chunks().run(&job, (0..cut.chunks()).map(|number| (number,)));
+        std::mem::forget(on_loan);
         drop(lent);
         decode_all(outcomes?.parts())
+    }
+}
+
+/// Ends the process if a panic would end a loan while workers have the memory. There is no known
+/// way to that; but what safe code may do with the memory afterwards hangs on it.
+struct OnLoan;
+
+impl Drop for OnLoan {
+    fn drop(&mut self) {
+        exit::abort_with("multiproc: a panic in the middle of a loan");
     }
 }
