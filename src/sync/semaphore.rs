@@ -189,7 +189,7 @@ impl<T: Table> Words<'_, T> {
             if let Some((seat, dead)) = dead {
                 if let Some(inherited) = self.inherit(me, seat, dead) {
                     place.inspect(|&place| self.stand_up(place));
-                    return Some((Some(inherited), Some(owner::dead(dead))));
+                    return Some((Some(inherited), Some(owner::named(dead))));
                 }
                 look = Some(first);
                 if !nap.is_over() {
@@ -258,7 +258,7 @@ impl Inner {
                 None => match words.seats.examine(Look::Close, owner::is_dead) {
                     Some((seat, dead)) => {
                         if let Some(place) = words.inherit(me, seat, dead) {
-                            return Err(OwnerDied::new(self.guard(place), owner::dead(dead)));
+                            return Err(OwnerDied::new(self.guard(place), owner::named(dead)));
                         }
                     }
                     None => {
@@ -588,7 +588,7 @@ mod tests {
             (words.value.load(Ordering::Relaxed), place)
         }
         let steps: [Step; 5] = [
-            |words| drop(words.sit(DEAD)),
+            |words| assert!(words.sit(DEAD).is_some()),
             |words| {
                 // The value has changed, the seat does not say so.
                 let (seen, place) = taken(words);
