@@ -13,11 +13,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Kind {
     /// The name that the memory has in `/proc/<pid>/maps`.
     pub(crate) name: &'static str,
+    /// The length in bytes that every object of the kind has, at least.
+    least: usize,
 }
 
 impl Kind {
+    /// A kind whose objects check by themselves that they are long enough for their elements.
     pub(crate) const fn new(name: &'static str) -> Self {
-        Self { name }
+        Self { name, least: BODY }
+    }
+
+    /// A kind whose objects have words up to `len`.
+    pub(crate) const fn of_words(name: &'static str, len: usize) -> Self {
+        Self { name, least: len }
     }
 
     /// A number for the name (FNV-1a).
@@ -60,8 +68,9 @@ impl Memory {
     /// Makes an object of `len` bytes, zero but for what says its kind; `shape` and `count` mean
     /// what the kind wants them to.
     pub(crate) fn create(kind: Kind, shape: u64, count: u64, len: usize) -> io::Result<Self> {
-        let object = Object::create(kind.name, len.max(BODY), Access::Shared)?;
-        let segment = object.map(Access::Shared, len.max(BODY))?;
+        let len = len.max(kind.least);
+        let object = Object::create(kind.name, len, Access::Shared)?;
+        let segment = object.map(Access::Shared, len)?;
         // Relaxed: nobody else has the object yet; the message that carries it there orders.
         segment.word64(SHAPE).store(shape, Ordering::Relaxed);
         segment.word64(COUNT).store(count, Ordering::Relaxed);
@@ -72,9 +81,10 @@ impl Memory {
     /// The memory of an object that was received.
     ///
     /// # Errors
-    /// If it is of another kind or shape.
+    /// If it is of another kind or shape, or too short for the kind.
     pub(crate) fn open(object: Arc<Object>, kind: Kind, shape: u64) -> io::Result<Self> {
-        let segment = object.map(Access::Shared, memfd::checked_len(object.fd())?.max(BODY))?;
+        let there = memfd::checked_len(object.fd())?;
+        let segment = object.map(Access::Shared, there.max(kind.least))?;
         // Relaxed: written before the object was sent.
         let word = |at| segment.word64(at).load(Ordering::Relaxed);
         if word(KIND) != kind.tag() || word(SHAPE) != shape {
@@ -140,6 +150,8 @@ mod tests {
         assert_eq!(Memory::open(object.clone(), KIND, 5).expect("open").count(), 7);
         assert!(Memory::open(object.clone(), KIND, 6).is_err());
         assert!(Memory::open(object.clone(), Kind::new("multiproc-other"), 5).is_err());
+        let longer = Kind::of_words("multiproc-test", 1 << 20);
+        assert!(Memory::open(object.clone(), longer, 5).is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-const KIND: Kind = Kind::new("multiproc-barrier");
+const KIND: Kind = Kind::of_words("multiproc-barrier", SEATS_AT + TABLE);
 const WORD: usize = BODY;
 const LOCK: usize = BODY + 8;
 const SEATS_AT: usize = 128;

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-const KIND: Kind = Kind::new("multiproc-condition");
+const KIND: Kind = Kind::of_words("multiproc-condition", SEATS_AT + TABLE);
 const NEXT: usize = BODY;
 const SEATS_AT: usize = 128;
 

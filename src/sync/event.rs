@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-const KIND: Kind = Kind::new("multiproc-event");
+const KIND: Kind = Kind::of_words("multiproc-event", 2 * BODY);
 const WORD: usize = BODY;
 
 // The word: whether the event is set, whether somebody sleeps, and above how often it was set.

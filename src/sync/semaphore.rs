@@ -441,7 +441,7 @@ macro_rules! semaphore {
 #[derive(Clone)]
 pub struct Semaphore(Inner);
 
-semaphore!(Semaphore, Kind::new("multiproc-semaphore"));
+semaphore!(Semaphore, Kind::of_words("multiproc-semaphore", SEATS_AT + TABLE));
 
 impl Semaphore {
     /// Makes a semaphore with this many permits.
@@ -450,7 +450,8 @@ impl Semaphore {
     /// [`is_invalid_input`](Error::is_invalid_input) if they are 2^31 or more;
     /// [`is_os`](Error::is_os) if there is no memory, or no file descriptor, for it.
     pub fn new(permits: u32) -> Result<Self> {
-        Inner::create(Kind::new("multiproc-semaphore"), permits, MAX).map(Self)
+        Inner::create(Kind::of_words("multiproc-semaphore", SEATS_AT + TABLE), permits, MAX)
+            .map(Self)
     }
 
     /// Adds permits: ones that were acquired without a guard, or new ones.
@@ -484,7 +485,7 @@ impl Semaphore {
 #[derive(Clone)]
 pub struct BoundedSemaphore(Inner);
 
-semaphore!(BoundedSemaphore, Kind::new("multiproc-bounded"));
+semaphore!(BoundedSemaphore, Kind::of_words("multiproc-bounded", SEATS_AT + TABLE));
 
 impl BoundedSemaphore {
     /// Makes a semaphore with this many permits, now and at most.
@@ -492,7 +493,8 @@ impl BoundedSemaphore {
     /// # Errors
     /// As [`Semaphore::new`].
     pub fn new(permits: u32) -> Result<Self> {
-        Inner::create(Kind::new("multiproc-bounded"), permits, permits).map(Self)
+        Inner::create(Kind::of_words("multiproc-bounded", SEATS_AT + TABLE), permits, permits)
+            .map(Self)
     }
 
     /// Gives back permits that were acquired without a guard.
