@@ -63,6 +63,19 @@ impl<T: Scalar> AtomicValue<T> {
         self.word().store(value.to_bits(), ORDER);
     }
 
+    /// As [`get`](Self::get), by the name that std's atomics have for it.
+    #[must_use]
+    #[inline]
+    pub fn load(&self) -> T {
+        self.get()
+    }
+
+    /// As [`set`](Self::set), by the name that std's atomics have for it.
+    #[inline]
+    pub fn store(&self, value: T) {
+        self.set(value);
+    }
+
     /// Overwrites the value and returns the old one.
     #[inline]
     pub fn swap(&self, value: T) -> T {

@@ -1,4 +1,4 @@
-// error: in dereference of `FrozenVec<u8>`
+// error: cannot assign to data in dereference of `FrozenVec<u8>`
 
 use multiproc::FrozenVec;
 
