@@ -30,7 +30,7 @@ pub use pool::{
     AsyncResult, ChunkOf, Chunks, Imap, Lend, Pool, PoolBuilder, PoolStats, WorkerStats,
 };
 pub use process::{
-    ActiveChild, CurrentProcess, ParentDeath, ParentProcess, Process, ProcessBuilder, Stdio,
+    ActiveChild, CurrentProcess, ParentDeath, ParentProcess, Process, ProcessBuilder, Stdio, Timer,
     active_children, available_parallelism, current_process, parent_process,
 };
 pub use start::{StartMethod, set_forkserver_preload, set_start_method, start_method};

@@ -90,11 +90,6 @@ impl Memory {
         &self.object
     }
 
-    /// The length in bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     /// The count that the object was made with, as it was when this handle was made. Another
     /// process may have forged it: check it against the length.
     pub(crate) fn count(&self) -> u64 {
@@ -143,6 +138,6 @@ mod tests {
     #[should_panic(expected = "outside the object")]
     fn a_word_outside_is_refused() {
         let memory = Memory::create(KIND, 0, 0, 100).expect("create");
-        memory.word(memory.len());
+        memory.word(memory.len);
     }
 }

@@ -60,8 +60,9 @@ impl<T: Table> Words<'_, T> {
                 return Some((seat, taken));
             }
             self.set(seat, WAITING);
-            // Release: whoever takes the hint down sees this seat waiting.
-            self.hint.store(1, Ordering::Release);
+            // A swap (AcqRel): whoever takes the hint down sees this seat waiting, and whoever took
+            // it down before has done so for good.
+            self.hint.swap(1);
             T::Word::fence();
             // Acquire: pairs with the writer's going.
             let writer = self.writer.load(Ordering::Acquire);

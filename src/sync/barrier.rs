@@ -197,8 +197,9 @@ impl Barrier {
 
     /// Breaks the barrier.
     pub fn abort(&self) {
-        let inside = self.enter();
-        inside.break_it();
+        // Inside, so that it does not come in the middle of the end of a round.
+        let _inside = self.enter();
+        self.break_it();
     }
 
     /// Mends the barrier, and makes it empty: those who wait get an error
@@ -237,39 +238,46 @@ impl Barrier {
     /// Takes the inner lock. There is no state to be mended but one: a round that was being
     /// finished by somebody who died.
     fn enter(&self) -> Inside<'_> {
-        let me = owner::me();
         loop {
-            let taken = lock::take(self.memory.word(LOCK), me, Deadline::NEVER);
-            let Some(news) = taken else { continue };
-            let inside = Inside { barrier: self, me };
-            if news.is_some() {
-                for stage in [RELEASED, SENT_AWAY] {
-                    if self.in_state(state(stage, inside.round())).next().is_some() {
-                        inside.finish(stage);
-                    }
+            if let Some(inside) = self.enter_until(Deadline::NEVER) {
+                return inside;
+            }
+        }
+    }
+
+    /// As [`Barrier::enter`]. It is left within microseconds by all but a process that is stopped
+    /// there, or one that scribbles; from them a deadline protects.
+    fn enter_until(&self, deadline: Deadline) -> Option<Inside<'_>> {
+        let me = owner::me();
+        let news = lock::take(self.memory.word(LOCK), me, deadline)?;
+        let inside = Inside { barrier: self, me };
+        if news.is_some() {
+            for stage in [RELEASED, SENT_AWAY] {
+                if self.in_state(state(stage, inside.round())).next().is_some() {
+                    inside.finish(stage);
                 }
             }
-            return inside;
         }
+        Some(inside)
     }
 
     fn wait_until(&self, deadline: Deadline, action: impl FnOnce()) -> Result<BarrierWaitResult> {
         let mut nap = Nap::new(deadline);
         loop {
-            match self.arrive()? {
+            match self.arrive(entry(deadline))? {
                 Arrival::Full { word } => {
                     if nap.is_over() {
                         return Err(timed_out());
                     }
                     self.sleep(word, &mut nap);
-                    self.look_for_dead(Look::Close, None);
+                    self.look_for_dead(Look::Close, None, entry(deadline));
                 }
                 Arrival::Seated { seat, round, index } => {
                     // Whatever happens from here on, also a panic, the seat is given back.
                     let _seat = OwnSeat { barrier: self, seat };
                     return match index + 1 == self.parties {
-                        true => self.complete(seat, round, action),
-                        false => self.await_round(seat, round, &mut nap),
+                        true => self.complete(seat, round, action, deadline),
+                        false => self.await_round(seat, round, deadline, &mut nap),
                     }
                     .map(|()| BarrierWaitResult { index });
                 }
@@ -277,8 +285,8 @@ impl Barrier {
         }
     }
 
-    fn arrive(&self) -> Result<Arrival> {
-        let inside = self.enter();
+    fn arrive(&self, deadline: Deadline) -> Result<Arrival> {
+        let inside = self.enter_until(deadline).ok_or_else(timed_out)?;
         let word = self.word().load(Ordering::Relaxed);
         if word & BROKEN != 0 {
             return Err(broken());
@@ -299,8 +307,21 @@ impl Barrier {
         Ok(Arrival::Seated { seat, round, index })
     }
 
+    /// Breaks the barrier; whether it was broken before.
+    fn break_it(&self) -> bool {
+        let before = self.word().fetch_or(BROKEN, Ordering::AcqRel);
+        Bed::wake(self.word(), ALL);
+        before & BROKEN != 0
+    }
+
     /// The last party: runs the action, then lets all go.
-    fn complete(&self, seat: u32, round: u64, action: impl FnOnce()) -> Result<()> {
+    fn complete(
+        &self,
+        seat: u32,
+        round: u64,
+        action: impl FnOnce(),
+        deadline: Deadline,
+    ) -> Result<()> {
         /// The action did not return.
         struct Unless<'a>(&'a Barrier);
         impl Drop for Unless<'_> {
@@ -311,7 +332,7 @@ impl Barrier {
         let panicked = Unless(self);
         action();
         std::mem::forget(panicked);
-        let inside = self.enter();
+        let inside = self.enter_until(entry(deadline)).ok_or_else(timed_out)?;
         if self.word().load(Ordering::Relaxed) & BROKEN == 0 && inside.round() == round {
             inside.finish(RELEASED);
         }
@@ -323,7 +344,7 @@ impl Barrier {
     }
 
     /// Every other party: waits until the last one lets it go.
-    fn await_round(&self, seat: u32, round: u64, nap: &mut Nap) -> Result<()> {
+    fn await_round(&self, seat: u32, round: u64, deadline: Deadline, nap: &mut Nap) -> Result<()> {
         let mut look = Some(Look::Quick);
         let mut spins = 1_u32 << <AtomicU64 as Bed>::LOOKS;
         loop {
@@ -342,24 +363,27 @@ impl Barrier {
                 continue;
             }
             if let Some(look) = look.take() {
-                if self.look_for_dead(look, Some(round)) {
+                if self.look_for_dead(look, Some(round), entry(deadline)) {
                     continue;
                 }
             }
             if nap.is_over() {
-                return self.give_up(seat, round);
+                return self.give_up(seat, round, entry(deadline));
             }
             look = self.sleep(word, nap).then_some(Look::Close);
         }
     }
 
-    fn give_up(&self, seat: u32, round: u64) -> Result<()> {
-        let inside = self.enter();
+    fn give_up(&self, seat: u32, round: u64, deadline: Deadline) -> Result<()> {
+        let Some(_inside) = self.enter_until(deadline) else {
+            self.break_it();
+            return Err(timed_out());
+        };
         let own = self.seats().state(seat).load(Ordering::Acquire);
         if own == state(RELEASED, round) {
             return Ok(());
         }
-        if own != state(ARRIVED, round) || inside.break_it() {
+        if own != state(ARRIVED, round) || self.break_it() {
             return Err(broken());
         }
         Err(timed_out())
@@ -376,16 +400,18 @@ impl Barrier {
 
     /// Looks at a few seats, and at the inner lock; true if somebody was found dead and something
     /// has changed.
-    fn look_for_dead(&self, look: Look, round: Option<u64>) -> bool {
+    fn look_for_dead(&self, look: Look, round: Option<u64>, deadline: Deadline) -> bool {
         if look == Look::Close && lock::is_held(self.memory.word(LOCK)) {
             // Whoever has it may have died while finishing the round.
-            drop(self.enter());
+            drop(self.enter_until(deadline));
         }
         let seats = self.seats();
         let Some((seat, dead)) = seats.examine(look, owner::is_dead) else {
             return false;
         };
-        let inside = self.enter();
+        let Some(inside) = self.enter_until(deadline) else {
+            return false;
+        };
         let awaited = owner::is_process(dead)
             || seats.state(seat).load(Ordering::Acquire) == state(ARRIVED, inside.round());
         if seats.owner(seat).load(Ordering::Acquire) != dead {
@@ -395,10 +421,17 @@ impl Barrier {
             members::evict(seats, seat, dead);
         } else if round.is_none_or(|round| round == inside.round()) {
             // Its seat stays as it is until the reset.
-            inside.break_it();
+            self.break_it();
         }
         true
     }
+}
+
+/// How long to wait for the inner lock, in a call that ends at this deadline.
+fn entry(deadline: Deadline) -> Deadline {
+    /// So long it may take in a process that the system does not let run.
+    const GRACE: Duration = Duration::from_millis(100);
+    if deadline == Deadline::NEVER { deadline } else { Deadline::after(GRACE) }
 }
 
 /// The caller has the inner lock.
@@ -410,13 +443,6 @@ struct Inside<'a> {
 impl Inside<'_> {
     fn round(&self) -> u64 {
         self.barrier.word().load(Ordering::Relaxed) & ROUND
-    }
-
-    /// Breaks the barrier; whether it was broken before.
-    fn break_it(&self) -> bool {
-        let before = self.barrier.word().fetch_or(BROKEN, Ordering::AcqRel);
-        Bed::wake(self.barrier.word(), ALL);
-        before & BROKEN != 0
     }
 
     /// Ends the round: all that have arrived are released, or sent away.

@@ -27,6 +27,9 @@ const BROKEN: u64 = 1 << 30;
 const ASLEEP: u64 = 1 << 31;
 const MAX: u32 = (1 << 30) - 1;
 
+/// How long to wait for the inner lock while looking for the dead: others will look, too.
+const GRACE: Duration = Duration::from_millis(100);
+
 // The state of a member's seat: 0, counting (with the count before it), or done.
 const COUNTING: u64 = 1;
 const DONE: u64 = 2;
@@ -95,7 +98,11 @@ impl Latch {
     /// # Errors
     /// [`is_invalid_input`](Error::is_invalid_input) if the count is zero already.
     pub fn count_down(&self) -> Result<()> {
-        let me = self.enter();
+        let me = loop {
+            if let Some(me) = self.enter(Deadline::NEVER) {
+                break me;
+            }
+        };
         let member = self.member.as_ref().filter(|member| member.is_seated());
         let seats = self.seats();
         let state = member.map(|member| seats.state(member.seat));
@@ -120,18 +127,13 @@ impl Latch {
     }
 
     /// Takes the inner lock; if its owner died, finds out how far that one came.
-    fn enter(&self) -> u64 {
+    fn enter(&self, deadline: Deadline) -> Option<u64> {
         let me = owner::me();
-        loop {
-            match lock::take(self.memory.word(LOCK), me, Deadline::NEVER) {
-                None => {}
-                Some(None) => return me,
-                Some(Some(_)) => {
-                    self.recover();
-                    return me;
-                }
-            }
+        let news = lock::take(self.memory.word(LOCK), me, deadline)?;
+        if news.is_some() {
+            self.recover();
         }
+        Some(me)
     }
 
     fn recover(&self) {
@@ -224,8 +226,9 @@ impl Latch {
         };
         if seats.state(seat).load(Ordering::Acquire) & 0xff == COUNTING {
             // It died in the middle: the next one inside finds out.
-            let me = self.enter();
-            lock::give_back(self.memory.word(LOCK), me);
+            if let Some(me) = self.enter(Deadline::after(GRACE)) {
+                lock::give_back(self.memory.word(LOCK), me);
+            }
         }
         if seats.state(seat).load(Ordering::Acquire) == 0 && owner::is_process(dead) {
             self.word().fetch_or(BROKEN, Ordering::AcqRel);

@@ -1,6 +1,4 @@
 use super::handle::{not_made, travels};
-#[allow(unused_imports, reason = "named in the docs")]
-use crate::Error;
 use crate::shm::locked::{Held, Locked};
 use crate::shm::memory::Kind;
 use crate::{OwnerDied, Result};
@@ -65,8 +63,8 @@ impl<T: Pod> Mutex<T> {
     /// Makes a mutex with this value.
     ///
     /// # Errors
-    /// [`is_os`](Error::is_os) if there is no memory, or no file descriptor, for it;
-    /// [`is_invalid_input`](Error::is_invalid_input) if `T` is aligned to more than 4096 bytes.
+    /// [`is_os`](crate::Error::is_os) if there is no memory, or no file descriptor, for it;
+    /// [`is_invalid_input`](crate::Error::is_invalid_input) if `T` is aligned to more than 4096 bytes.
     pub fn new(value: T) -> Result<Self> {
         let locked = Locked::create(KIND, 1).map_err(|error| not_made("mutex", error))?;
         locked.lock()?.copy_from_slice(&[value]);
