@@ -4,7 +4,7 @@ mod common;
 
 use common::sync::{finish, finish_all, in_time, kill, start};
 use common::{PATIENCE, wait_until, watchdog};
-use multiproc::{Barrier, Event, Latch, Mutex};
+use multiproc::{Barrier, Event, Latch, Mutex, Process, Stdio};
 use std::time::Duration;
 
 const SHORT: Duration = Duration::from_millis(20);
@@ -173,6 +173,19 @@ fn numbers_of_parties_that_make_no_sense_are_refused() {
     assert!(Barrier::new(0).expect_err("none").is_invalid_input());
     assert!(Barrier::new(1025).expect_err("too many").is_invalid_input());
     assert!(Barrier::new(1).unwrap().wait().unwrap().is_leader());
+}
+
+#[test]
+fn a_process_that_panics_before_it_arrives_breaks_it_and_so_with_a_latch() {
+    watchdog();
+    let (barrier, latch) = (Barrier::new(2).unwrap(), Latch::new(1).unwrap());
+    let other = start(hears_of_it, (barrier.clone(),));
+    wait_for_arrivals(&barrier, 1);
+    let panics = |_barrier: Barrier, _latch: Latch| -> () { panic!("on purpose") };
+    let builder = Process::builder(panics, (barrier.clone(), latch.clone()));
+    assert!(builder.stderr(Stdio::Null).spawn().unwrap().join().expect_err("panic").is_panic());
+    assert!(finish(other));
+    assert!(latch.wait().expect_err("nobody counts down").is_broken());
 }
 
 // --- Latch --------------------------------------------------------------------------------------

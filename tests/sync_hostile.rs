@@ -29,12 +29,42 @@ fn mappings(kind: &str) -> Vec<Range<usize>> {
     of_kind.filter_map(range).collect()
 }
 
+/// Tells that the fire has begun, by an object of another kind than the one under fire.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+enum Ready {
+    Event(Event),
+    Semaphore(Semaphore),
+}
+
+impl Ready {
+    fn new(kind: &str) -> Self {
+        match kind {
+            "multiproc-event" => Self::Semaphore(Semaphore::new(0).unwrap()),
+            _ => Self::Event(Event::new().unwrap()),
+        }
+    }
+
+    fn tell(&self) {
+        match self {
+            Self::Event(event) => event.set(),
+            Self::Semaphore(semaphore) => semaphore.release(1).unwrap(),
+        }
+    }
+
+    fn wait(&self) {
+        assert!(match self {
+            Self::Event(event) => event.wait_timeout(PATIENCE),
+            Self::Semaphore(semaphore) => semaphore.acquire_raw_timeout(PATIENCE).unwrap(),
+        });
+    }
+}
+
 /// Writes random words over the object until it is killed: the handle keeps it mapped.
-fn scribble<H>(handle: H, kind: String, ready: Event) {
+fn scribble<H>(handle: H, kind: String, ready: Ready) {
     let ranges = mappings(&kind);
     assert_eq!(ranges.len(), 1, "the object is mapped once");
     let words = (ranges[0].len() / 8) as u64;
-    ready.set();
+    ready.tell();
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     loop {
         random ^= random << 13;
@@ -66,10 +96,10 @@ where
     H: multiproc::Data + Clone,
 {
     watchdog();
-    let ready = Event::new().unwrap();
+    let ready = Ready::new(kind);
     let mut process: Process<()> =
         start(scribble::<H>, (handle.clone(), kind.to_owned(), ready.clone()));
-    assert!(ready.wait_timeout(PATIENCE));
+    ready.wait();
     let (begin, mut rounds) = (Instant::now(), 0_u32);
     while begin.elapsed() < FIRE {
         act(handle);
@@ -95,7 +125,7 @@ fn lock() {
 fn mutex() {
     under_fire(&Mutex::new([0_u64; 64]).unwrap(), "multiproc-mutex", |mutex| {
         match mutex.lock_timeout(SHORT) {
-            Ok(Some(mut guard)) => guard[63] += guard[0] & 1,
+            Ok(Some(mut guard)) => guard[63] = guard[0] & 1,
             Ok(None) => {}
             Err(died) => died.into_guard()[7] = 1,
         }

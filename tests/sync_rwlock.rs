@@ -245,3 +245,16 @@ fn many_threads_of_many_processes_read_and_write() {
     finish_all(processes);
     assert_eq!(*total.read().unwrap(), *sum.lock().unwrap());
 }
+
+#[test]
+fn more_than_a_thousand_readers_wait_for_a_seat() {
+    watchdog();
+    let value = RwLock::new(1_u8).unwrap();
+    let mut guards: Vec<_> = (0..1024).map(|_| value.read().unwrap()).collect();
+    assert!(value.try_read().unwrap().is_none());
+    assert!(value.read_timeout(SHORT).unwrap().is_none());
+    drop(guards.pop());
+    assert_eq!(*value.read_timeout(PATIENCE).unwrap().expect("a seat"), 1);
+    drop(guards);
+    assert!(value.try_write().unwrap().is_some());
+}

@@ -5,7 +5,8 @@ mod common;
 use common::sync::{finish, finish_all, in_time, kill, start};
 use common::{PATIENCE, wait_until, watchdog};
 use multiproc::{BoundedSemaphore, Event, Mutex, Semaphore};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 const SHORT: Duration = Duration::from_millis(20);
 
@@ -184,4 +185,51 @@ fn a_hundred_waiters_are_let_go_one_for_each_release() {
         assert_eq!(places.available(), 0);
     }
     finish_all(waiting);
+}
+
+#[test]
+fn a_release_wakes_one_of_a_hundred_sleepers_and_not_all() {
+    watchdog();
+    let places = Semaphore::new(0).unwrap();
+    let passed = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..100 {
+            scope.spawn(|| {
+                let before = switches();
+                places.acquire_raw().expect("nobody dies");
+                WAKE_UPS.fetch_add(switches() - before, Ordering::Relaxed);
+                passed.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        let start = Instant::now();
+        for count in 1..=100 {
+            places.release(1).unwrap();
+            wait_until("one more has passed", || passed.load(Ordering::Relaxed) == count);
+        }
+        // Each of them looks for itself 7 times, and then every 64 ms; that is no herd.
+        let own_looks = 100 * (7 + start.elapsed().as_millis() as u64 / 64);
+        // With a herd it would be 100 + 99 + 98 + ... and their own looks.
+        let wake_ups = WAKE_UPS.load(Ordering::Relaxed);
+        assert!(wake_ups < own_looks + 1000, "{wake_ups} wake-ups, {own_looks} by the clock");
+    });
+}
+
+static WAKE_UPS: AtomicU64 = AtomicU64::new(0);
+
+/// How often this thread has gone to sleep.
+fn switches() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.expect("a line").trim().parse().expect("a number")
+}
+
+#[test]
+fn more_than_a_thousand_guards_wait_for_a_seat_and_by_hand_there_is_no_limit() {
+    watchdog();
+    let places = Semaphore::new(2000).unwrap();
+    let mut guards: Vec<_> = (0..1024).map(|_| places.acquire().unwrap()).collect();
+    assert!(places.try_acquire().unwrap().is_none() && places.available() == 976);
+    places.acquire_raw().unwrap();
+    drop(guards.pop());
+    assert!(places.acquire_timeout(PATIENCE).unwrap().is_some());
 }

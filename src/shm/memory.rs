@@ -102,7 +102,10 @@ impl Memory {
     /// If it is not inside the object. Kinds have fixed offsets, and check counts when they open.
     #[inline]
     pub(crate) fn word(&self, at: usize) -> &AtomicU64 {
-        assert!(at % 8 == 0 && at < self.len && self.len - at >= 8, "a word outside the object");
+        assert!(
+            at.is_multiple_of(8) && at < self.len && self.len - at >= 8,
+            "a word outside the object"
+        );
         // SAFETY: inside the mapping and aligned (checked just above; the mapping starts at a
         // page), and `object`, which keeps the mapping, lives as long as `self`. All processes
         // access words atomically.

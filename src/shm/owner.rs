@@ -66,11 +66,11 @@ pub(crate) fn abandoned_by(dead: Dead) -> u64 {
 /// The news that comes with taking something whose word was `word`.
 #[inline]
 pub(crate) fn news(word: u64) -> Option<Dead> {
-    if word == 0 { None } else { Some(dead(word)) }
+    if word == 0 { None } else { Some(named(word)) }
 }
 
-/// The dead owner that `word` names.
-pub(crate) fn dead(word: u64) -> Dead {
+/// The owner that `word` names, as a dead one.
+pub(crate) fn named(word: u64) -> Dead {
     Dead {
         thread: (word & ID) as u32,
         panicked: word & (ABANDONED | PANICKED) == ABANDONED | PANICKED,
@@ -86,10 +86,10 @@ pub(crate) enum Look {
     Close,
 }
 
-/// Whether the owner that `word` names is known to be dead.
+/// Whether the owner that `word` names is known to be dead, or has abandoned what it had.
 pub(crate) fn is_dead(word: u64, look: Look) -> bool {
     let id = (word & ID) as u32;
-    if !identity::exists(id) {
+    if word & ABANDONED != 0 || !identity::exists(id) {
         return true;
     }
     if look == Look::Quick {
@@ -115,6 +115,27 @@ pub(crate) fn replace_dead<W: Word64>(word: &W, seen: u64, me: u64) -> bool {
     word.load(Ordering::Relaxed) == seen && word.compare_exchange(seen, me).is_ok()
 }
 
+/// Owners for tests of what becomes of the things of the dead.
+#[cfg(test)]
+pub(crate) mod dead {
+    use super::*;
+
+    /// A thread that has ended.
+    pub(crate) fn thread() -> u64 {
+        let dead = std::thread::spawn(me).join().expect("join");
+        while !is_dead(dead, Look::Close) {
+            // The kernel lets go of a joined thread a moment later.
+            std::thread::yield_now();
+        }
+        dead
+    }
+
+    /// A process that has ended.
+    pub(crate) fn process() -> u64 {
+        thread() | PROCESS
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,11 +143,13 @@ mod tests {
     #[test]
     fn this_thread_lives_and_a_joined_one_is_dead() {
         assert!(!is_dead(me(), Look::Close) && !is_dead(my_process(), Look::Close));
-        let other = std::thread::spawn(me).join().expect("join");
-        while !is_dead(other, Look::Close) {
-            // The kernel lets go of a joined thread a moment later.
-            std::thread::yield_now();
-        }
+        assert!(is_dead(dead::thread(), Look::Close) && is_dead(dead::process(), Look::Close));
+    }
+
+    #[test]
+    fn who_has_abandoned_something_counts_as_dead_for_it() {
+        assert!(is_dead(abandoned_in_panic(my_process()), Look::Quick));
+        assert!(is_process(abandoned_in_panic(my_process())));
     }
 
     #[test]
@@ -147,6 +170,6 @@ mod tests {
         assert!(is_free(word) && !is_free(me()));
         assert_eq!(news(word), Some(Dead { thread: me() as u32, panicked: true }));
         assert_eq!(news(0), None);
-        assert!(!dead(abandoned(me())).panicked);
+        assert!(!named(abandoned(me())).panicked);
     }
 }

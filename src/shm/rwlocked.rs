@@ -218,7 +218,7 @@ impl<T: Pod> Drop for Writing<'_, T> {
             return;
         }
         let panicked = !self.panicking && thread::panicking();
-        let suspect = panicked.then(|| Dead { panicked: true, ..owner::dead(self.me) });
+        let suspect = panicked.then(|| Dead { panicked: true, ..owner::named(self.me) });
         self.locked.words().stop_writing(self.me, suspect);
     }
 }

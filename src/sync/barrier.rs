@@ -42,7 +42,8 @@ fn state(stage: u64, round: u64) -> u64 {
 /// [`abort`](Barrier::abort): all who wait, and all who come later, get an error
 /// ([`is_broken`](Error::is_broken)) until [`reset`](Barrier::reset). On whom they wait is known of
 /// a party that has arrived, and of a process that received a handle as an argument and still has
-/// it. The death is noticed within some tens of milliseconds.
+/// it; if such a handle is dropped in a panic, that counts as a death. It is noticed within some
+/// tens of milliseconds.
 ///
 /// A waiter looks for a few microseconds, then sleeps; the last party to arrive wakes all at once.
 ///
@@ -362,10 +363,10 @@ impl Barrier {
                 std::hint::spin_loop();
                 continue;
             }
-            if let Some(look) = look.take() {
-                if self.look_for_dead(look, Some(round), entry(deadline)) {
-                    continue;
-                }
+            if let Some(look) = look.take()
+                && self.look_for_dead(look, Some(round), entry(deadline))
+            {
+                continue;
             }
             if nap.is_over() {
                 return self.give_up(seat, round, entry(deadline));
@@ -492,5 +493,49 @@ impl fmt::Debug for Barrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Barrier");
         debug.field("parties", &self.parties).field("waiting", &self.n_waiting()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    /// One party waits; the other, which died inside the inner lock, had arrived and then left its
+    /// own seat in this state.
+    fn meet_a_dead_party(stage: u64) -> Result<BarrierWaitResult> {
+        let barrier = Barrier::new(2).expect("barrier");
+        let theirs = barrier.clone();
+        let waiter = thread::spawn(move || theirs.wait());
+        while barrier.n_waiting() == 0 {
+            thread::yield_now();
+        }
+        let dead = owner::dead::thread();
+        let inside = barrier.enter();
+        let seat = barrier.seats().claim(dead, 0).expect("a seat");
+        barrier.seats().state(seat).store(state(stage, 0), Ordering::Release);
+        barrier.memory.word(LOCK).store(dead, Ordering::Release);
+        drop(inside); // gives nothing back: the lock is the dead one's
+        waiter.join().expect("join")
+    }
+
+    #[test]
+    fn a_round_whose_end_was_decided_is_finished_by_whoever_comes_next() {
+        meet_a_dead_party(RELEASED).expect("all had arrived");
+        assert!(meet_a_dead_party(SENT_AWAY).expect_err("it was reset").is_broken());
+    }
+
+    #[test]
+    fn a_round_whose_end_was_not_decided_is_broken() {
+        assert!(meet_a_dead_party(ARRIVED).expect_err("the dead go nowhere").is_broken());
+    }
+
+    #[test]
+    fn the_number_of_the_round_wraps() {
+        let barrier = Barrier::new(1).expect("barrier");
+        barrier.word().store(ROUND, Ordering::Relaxed);
+        barrier.wait().expect("the last round");
+        assert!(!barrier.is_broken());
+        barrier.wait().expect("the first round");
     }
 }

@@ -37,8 +37,8 @@ const DONE: u64 = 2;
 /// Counts down to zero once, and lets all go who wait for that.
 ///
 /// A process that received a handle as an argument and dies before it counted down (or dropped the
-/// handle) *breaks* the latch: it would never reach zero. The waiting are told within some tens of
-/// milliseconds. Up to 1,024 handles in other processes are watched in that way.
+/// handle) *breaks* the latch: it would never reach zero. A panic in which the handle is dropped
+/// counts as a death. The waiting are told within some tens of milliseconds. Up to 1,024 handles in other processes are watched in that way.
 ///
 /// A waiter looks for a few microseconds, then sleeps; the last count down wakes all at once.
 ///
@@ -243,5 +243,38 @@ impl Latch {
 impl fmt::Debug for Latch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Latch").field("count", &self.count()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A latch for two, in which a process died while it counted down from two, before (2) or
+    /// after (1) it changed the count.
+    fn dying_in_the_middle(count: u64) -> Latch {
+        let latch = Latch::new(2).expect("latch");
+        let seats = latch.seats();
+        let seat = seats.claim(owner::dead::process(), 0).expect("a seat");
+        seats.state(seat).store(COUNTING | 2 << 8, Ordering::Relaxed);
+        latch.word().store(count, Ordering::Relaxed);
+        latch.memory.word(LOCK).store(owner::dead::thread(), Ordering::Relaxed);
+        latch
+    }
+
+    #[test]
+    fn a_death_before_the_count_changes_breaks_it() {
+        let latch = dying_in_the_middle(2);
+        assert!(latch.wait().expect_err("it will not come").is_broken());
+    }
+
+    #[test]
+    fn a_death_after_the_count_has_changed_is_one_that_counted() {
+        let latch = dying_in_the_middle(1);
+        let timeout = Duration::from_millis(20);
+        assert!(!latch.wait_timeout(timeout).expect("not broken"));
+        latch.count_down().expect("one is to come");
+        latch.wait().expect("open");
+        assert_eq!(latch.seats().owner(0).load(Ordering::Relaxed), 0, "the dead one is forgotten");
     }
 }

@@ -74,7 +74,8 @@ impl Lock {
         self.0.lock().map(LockGuard).map_err(|died| died.map(LockGuard))
     }
 
-    /// Takes the lock, if nobody has it.
+    /// Takes the lock, if nobody has it. If somebody has, finding out whether they live costs
+    /// about 10 us.
     ///
     /// ```
     /// let lock = multiproc::Lock::new()?;

@@ -37,8 +37,17 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        if self.is_seated() {
-            leave(Seats::new(&self.memory, self.table), self.seat);
+        if !self.is_seated() {
+            return;
+        }
+        let seats = Seats::new(&self.memory, self.table);
+        if std::thread::panicking() {
+            // It will not do its part any more: those who wait are to find that out.
+            let left = owner::abandoned_in_panic(self.process);
+            // Release: with the state as it is.
+            seats.owner(self.seat).store(left, Ordering::Release);
+        } else {
+            leave(seats, self.seat);
         }
     }
 }

@@ -126,7 +126,15 @@ impl<T> fmt::Debug for Mutex<T> {
     }
 }
 
-/// Has a [`Mutex`], and derefs to its value; gives it back when dropped. It stays on its thread.
+/// Has a [`Mutex`], and derefs to its value; gives it back when dropped. It stays on its thread:
+///
+/// ```compile_fail
+/// let value = multiproc::Mutex::new(1).unwrap();
+/// let guard = value.lock().unwrap();
+/// std::thread::scope(|scope| {
+///     scope.spawn(move || drop(guard)); // error: cannot be sent between threads
+/// });
+/// ```
 ///
 /// # Panics
 /// Its copy in a forked child panics when it is dereferenced: the lock belongs to the parent.

@@ -199,7 +199,7 @@ impl RLock {
             true => "an RLock was released that nobody has: acquire it first".to_owned(),
             false => format!(
                 "an RLock was released by a thread that does not have it: thread {} has",
-                owner::dead(word).thread
+                owner::named(word).thread
             ),
         }))
     }

@@ -83,7 +83,7 @@ impl<T: Table> Words<'_, T> {
     fn sit(&self, me: u64) -> Option<Place> {
         let seat = self.seats.claim(me, 0)?;
         // Relaxed: of the last owner only the ticket matters, and the claim ordered it.
-        let ticket = (self.seats.state(seat).load(Ordering::Relaxed) >> 8) + 1 & TICKET;
+        let ticket = ((self.seats.state(seat).load(Ordering::Relaxed) >> 8) + 1) & TICKET;
         self.seats.state(seat).store(state(INTENT, ticket), Ordering::Release);
         Some(Place { seat, ticket })
     }
@@ -94,7 +94,7 @@ impl<T: Table> Words<'_, T> {
         let mut seen = self.value.load(Ordering::Acquire);
         while seen & COUNT != 0 {
             self.confirm(seen);
-            let new = (seen & LOW) - 1 | asleep | moved;
+            let new = ((seen & LOW) - 1) | asleep | moved;
             match self.value.compare_exchange(seen, new) {
                 Ok(_) => {
                     self.confirm(new);
@@ -117,7 +117,7 @@ impl<T: Table> Words<'_, T> {
                 return false;
             }
             self.confirm(seen);
-            let new = (seen & LOW) + u64::from(count) | moved;
+            let new = ((seen & LOW) + u64::from(count)) | moved;
             match self.value.compare_exchange(seen, new) {
                 Ok(_) => {
                     self.confirm(new);
@@ -189,7 +189,7 @@ impl<T: Table> Words<'_, T> {
             if let Some((seat, dead)) = dead {
                 if let Some(inherited) = self.inherit(me, seat, dead) {
                     place.inspect(|&place| self.stand_up(place));
-                    return Some((Some(inherited), Some(owner::dead(dead))));
+                    return Some((Some(inherited), Some(owner::named(dead))));
                 }
                 look = Some(first);
                 if !nap.is_over() {
@@ -258,7 +258,7 @@ impl Inner {
                 None => match words.seats.examine(Look::Close, owner::is_dead) {
                     Some((seat, dead)) => {
                         if let Some(place) = words.inherit(me, seat, dead) {
-                            return Err(OwnerDied::new(self.guard(place), owner::dead(dead)));
+                            return Err(OwnerDied::new(self.guard(place), owner::named(dead)));
                         }
                     }
                     None => {
@@ -588,11 +588,11 @@ mod tests {
             (words.value.load(Ordering::Relaxed), place)
         }
         let steps: [Step; 5] = [
-            |words| drop(words.sit(DEAD)),
+            |words| assert!(words.sit(DEAD).is_some()),
             |words| {
                 // The value has changed, the seat does not say so.
                 let (seen, place) = taken(words);
-                words.value.store((seen & LOW) - 1 | place.taken(), Ordering::Relaxed);
+                words.value.store(((seen & LOW) - 1) | place.taken(), Ordering::Relaxed);
             },
             |words| {
                 let (_, place) = taken(words);
@@ -602,7 +602,7 @@ mod tests {
                 let (_, place) = taken(words);
                 assert!(words.take(Some(place), 0));
                 let seen = words.value.load(Ordering::Relaxed);
-                words.value.store((seen & LOW) + 1 | place.given(), Ordering::Relaxed);
+                words.value.store(((seen & LOW) + 1) | place.given(), Ordering::Relaxed);
             },
             |words| {
                 let (_, place) = taken(words);
