@@ -162,7 +162,9 @@ fn atomic_counters_of_every_width_lose_nothing_and_wrap_around() {
 #[test]
 fn the_operations_of_atomic_values() {
     watchdog();
-    let number = AtomicValue::new(5i8).expect("memory");
+    let number = AtomicValue::new(0i8).expect("memory");
+    number.store(5);
+    assert_eq!(number.load(), 5);
     assert_eq!((number.swap(-7), number.get()), (5, -7));
     assert_eq!(number.compare_exchange(5, 1), Err(-7));
     assert_eq!(number.compare_exchange(-7, i8::MAX), Ok(-7));

@@ -241,6 +241,42 @@ fn nobody_can_write_to_a_vector_that_was_sent() {
     assert!(refused >= 1 && first == 7, "{refused} {first}");
 }
 
+#[test]
+fn a_vector_that_was_lent_is_frozen_and_sent_without_a_copy() {
+    watchdog();
+    let pool = Pool::builder().workers(2).build().expect("pool");
+    let mut in_place = 0;
+    for _ in 0..20 {
+        let mut vec = SharedVec::<u32>::zeroed(16 << 20).expect("memory");
+        let address = vec.as_ptr();
+        let fill = |number: usize, chunk: &mut [u32]| chunk.fill(number as u32);
+        pool.for_each_chunk_mut_indexed(&mut vec, 4 << 20, fill).expect("lend");
+        let frozen = vec.freeze().expect("freeze");
+        // A worker that gets no processor in time costs a copy.
+        in_place += u32::from(frozen.as_ptr() == address);
+        let last = |vec: multiproc::FrozenVec<u32>| vec[vec.len() - 1];
+        assert_eq!(pool.apply(last, (frozen,)).expect("apply"), 3);
+    }
+    assert!(in_place > 0, "the workers let go of what is frozen");
+}
+
+#[test]
+fn a_vector_that_is_lent_changed_and_sent_in_turns_is_always_the_latest() {
+    watchdog();
+    let pool = Pool::builder().workers(2).build().expect("pool");
+    let mut vec = SharedVec::<u64>::zeroed(1000).expect("memory");
+    let add = |chunk: &mut [u64]| chunk.iter_mut().for_each(|number| *number += 1);
+    let sum = |vec: &SharedVec<u64>, _: u8| vec.iter().sum::<u64>();
+    for round in 1..30u64 {
+        pool.for_each_chunk_mut(&mut vec, 100, add).expect("lend");
+        assert_eq!(pool.map_with(&vec, sum, [0]).expect("map"), [vec.iter().sum::<u64>()]);
+        vec.push(round).expect("push");
+        let sums = pool.map_chunks(&vec, 64, |chunk| chunk.iter().sum::<u64>()).expect("lend");
+        assert_eq!(sums.iter().sum::<u64>(), vec.iter().sum::<u64>());
+    }
+    assert_eq!((vec[0], vec.len()), (29, 1029));
+}
+
 // --- Options ------------------------------------------------------------------------------------
 
 #[test]
@@ -269,17 +305,42 @@ fn wrong_options_are_errors_that_name_them() {
     }
 }
 
+/// How many huge pages of 2 MiB there are: `nr` in all, `free` ones.
+fn huge_pages(which: &str) -> usize {
+    let path = format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{which}_hugepages");
+    std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
 #[test]
 fn huge_pages_that_nobody_set_aside_are_an_error() {
     watchdog();
-    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
-    if free.is_ok_and(|free| free.trim() != "0") {
-        println!("skipped: this machine has set huge pages aside");
+    let options = SharedVec::<u8>::options().huge_pages(HugePages::Explicit(1 << 21));
+    let made = options.zeroed::<u8>((huge_pages("nr") + 1) << 21).map(|_| ());
+    let error = made.expect_err("more than there are");
+    assert!(error.to_string().contains("nr_hugepages"), "{error}");
+}
+
+#[test]
+fn explicit_huge_pages_grow_are_sent_and_are_lent_as_others() {
+    watchdog();
+    if huge_pages("free") < 8 {
+        println!("skipped: this machine has no huge pages set aside");
         return;
     }
-    let options = SharedVec::<u8>::options().huge_pages(HugePages::Explicit(1 << 21));
-    let error = options.zeroed::<u8>(1).expect_err("none are set aside");
-    assert!(error.to_string().contains("nr_hugepages"), "{error}");
+    let options = SharedVec::<u64>::options().huge_pages(HugePages::Explicit(1 << 21));
+    let mut vec: SharedVec<u64> = options.copied(&[1, 2, 3]).expect("one page");
+    assert_eq!((vec.capacity(), vec.as_ptr().addr() % (1 << 21)), (1 << 18, 0));
+    vec.reserve(1 << 18).expect("one more");
+    assert_eq!((vec.capacity(), &vec[..]), (1 << 19, &[1, 2, 3][..]));
+    let pool = Pool::builder().workers(1).build().expect("pool");
+    let add = |chunk: &mut [u64]| chunk.iter_mut().for_each(|number| *number += 1);
+    pool.for_each_chunk_mut(&mut vec, 2, add).expect("lend");
+    let sum = |vec: &SharedVec<u64>, _: u8| vec.iter().sum::<u64>();
+    assert_eq!(pool.map_with(&vec, sum, [0]).expect("map"), [9]);
+    vec.push(7).expect("a copy");
+    let frozen = vec.freeze().expect("freeze");
+    let last = |vec: multiproc::FrozenVec<u64>| vec[3];
+    assert_eq!(pool.apply(last, (frozen,)).expect("apply"), 7);
 }
 
 // --- Fork ---------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ impl<T: Pod> Array<T> {
         element_size::<T>();
         let locked = Locked::create(KIND, len);
         locked.map(Self).map_err(|error| {
-            Error::memory(format!("no shared memory for an array of {len} elements"), error)
+            Error::memory(format!("a shared array of {len} elements could not be made"), error)
         })
     }
 

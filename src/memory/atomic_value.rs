@@ -44,7 +44,7 @@ impl<T: Scalar> AtomicValue<T> {
     /// Out of memory; an OS error if this process has too many open files.
     pub fn new(value: T) -> Result<Self> {
         let memory = Memory::create(KIND, T::TAG, 1, BODY + 8)
-            .map_err(|error| Error::memory("no shared memory for a value", error))?;
+            .map_err(|error| Error::memory("a shared value could not be made", error))?;
         let new = Self { memory, scalar: PhantomData };
         new.set(value);
         Ok(new)
@@ -61,6 +61,19 @@ impl<T: Scalar> AtomicValue<T> {
     #[inline]
     pub fn set(&self, value: T) {
         self.word().store(value.to_bits(), ORDER);
+    }
+
+    /// As [`get`](Self::get), by the name that std's atomics have for it.
+    #[must_use]
+    #[inline]
+    pub fn load(&self) -> T {
+        self.get()
+    }
+
+    /// As [`set`](Self::set), by the name that std's atomics have for it.
+    #[inline]
+    pub fn store(&self, value: T) {
+        self.set(value);
     }
 
     /// Overwrites the value and returns the old one.
@@ -124,10 +137,7 @@ impl<T: Scalar> AtomicValue<T> {
     }
 
     fn open(object: Arc<Object>) -> io::Result<Self> {
-        let memory = Memory::open(object, KIND, T::TAG)?;
-        if memory.len() < BODY + 8 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "an object that is too short"));
-        }
+        let memory = Memory::open(object, KIND, T::TAG, BODY + 8)?;
         Ok(Self { memory, scalar: PhantomData })
     }
 }

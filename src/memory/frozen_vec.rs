@@ -50,7 +50,8 @@ impl<T: Pod> FrozenVec<T> {
     /// Out of memory; an OS error if this process has too many open files.
     pub fn from_slice(elements: &[T]) -> Result<Self> {
         let memory = FrozenMemory::copied(bytemuck::cast_slice(elements)).map_err(|error| {
-            Error::memory(format!("no memory for {} frozen elements", elements.len()), error)
+            let what = format!("a frozen vector of {} elements could not be made", elements.len());
+            Error::memory(what, error)
         })?;
         Ok(Self::over(memory, 0, elements.len()))
     }

@@ -66,7 +66,7 @@ impl VecOptions {
     pub fn with_capacity<T: Pod>(self, capacity: usize) -> Result<SharedVec<T>> {
         let bytes = capacity.saturating_mul(element_size::<T>());
         let memory = OwnedMemory::create(bytes, self.layout()?).map_err(|error| {
-            Error::memory(format!("no memory for a vector of {capacity} elements{self}"), error)
+            Error::memory(format!("a vector of {capacity} elements{self} could not be made"), error)
         })?;
         Ok(SharedVec::over(memory, 0))
     }

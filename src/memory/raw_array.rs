@@ -40,7 +40,7 @@ impl<T: Pod> RawArray<T> {
     pub fn zeroed(len: usize) -> Result<Self> {
         let raw = Raw::create(KIND, len);
         raw.map(Self).map_err(|error| {
-            Error::memory(format!("no shared memory for an array of {len} elements"), error)
+            Error::memory(format!("a shared array of {len} elements could not be made"), error)
         })
     }
 

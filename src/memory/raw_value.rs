@@ -37,7 +37,7 @@ impl<T: Pod> RawValue<T> {
     /// Out of memory; an OS error if this process has too many open files.
     pub fn new(value: T) -> Result<Self> {
         let raw = Raw::create(KIND, 1)
-            .map_err(|error| Error::memory("no shared memory for a value", error))?;
+            .map_err(|error| Error::memory("a shared value could not be made", error))?;
         raw.write(0, &[value]);
         Ok(Self(raw))
     }

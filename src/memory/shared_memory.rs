@@ -349,7 +349,7 @@ pub(super) fn not_created(name: &str, error: io::Error) -> Error {
             "shared memory {name:?} exists: open it, or unlink it, or sweep if its creator is dead"
         ));
     }
-    Error::memory(format!("shared memory {name:?} could not be created"), error)
+    Error::memory(format!("shared memory {name:?} could not be created in /dev/shm"), error)
 }
 
 pub(super) fn not_opened(name: &str, error: io::Error) -> Error {

@@ -18,7 +18,7 @@ use std::ops::{Deref, DerefMut};
 /// In the owner it is as good as a `Vec<T>`: it grows, and derefs to `[T]`. `T` is plain data
 /// ([`bytemuck::Pod`]): numbers, arrays of them, and structs for which it is derived. The memory
 /// is reserved when it is taken, so what would be a crash later is an error at once: whatever may
-/// take memory returns a [`Result`].
+/// take memory returns a [`Result`]. Each vector is a file without a name, one open descriptor.
 ///
 /// # Sending it
 /// As an argument or a result it moves without a copy, whatever its size: it is *sealed*, so that
@@ -154,9 +154,8 @@ impl<T: Pod> SharedVec<T> {
     #[cold]
     fn no_room(&self, additional: usize, error: std::io::Error) -> Error {
         let (len, size) = (self.len, element_size::<T>());
-        let what = format!(
-            "no memory for {additional} more elements of {size} bytes in a vector of {len}"
-        );
+        let what =
+            format!("{additional} more elements of {size} bytes do not fit into a vector of {len}");
         Error::memory(what, error)
     }
 
@@ -305,6 +304,18 @@ impl<T: Pod> DerefMut for SharedVec<T> {
     }
 }
 
+impl<T: Pod> AsRef<[T]> for SharedVec<T> {
+    fn as_ref(&self) -> &[T] {
+        self
+    }
+}
+
+impl<T: Pod> AsMut<[T]> for SharedVec<T> {
+    fn as_mut(&mut self) -> &mut [T] {
+        self
+    }
+}
+
 impl<T: Pod + fmt::Debug> fmt::Debug for SharedVec<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.memory.is_here() {
@@ -377,6 +388,15 @@ impl<'a, T: Pod> IntoIterator for &'a SharedVec<T> {
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+impl<'a, T: Pod> IntoIterator for &'a mut SharedVec<T> {
+    type Item = &'a mut T;
+    type IntoIter = std::slice::IterMut<'a, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter_mut()
     }
 }
 

@@ -54,7 +54,7 @@ impl<T: Pod> Value<T> {
         element_size::<T>();
         let locked = Locked::create(KIND, 1);
         let locked =
-            locked.map_err(|error| Error::memory("no shared memory for a value", error))?;
+            locked.map_err(|error| Error::memory("a shared value could not be made", error))?;
         let new = Self(locked);
         new.set(value)?;
         Ok(new)

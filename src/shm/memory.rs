@@ -66,15 +66,22 @@ impl Memory {
         segment.word64(SHAPE).store(shape, Ordering::Relaxed);
         segment.word64(COUNT).store(count, Ordering::Relaxed);
         segment.word64(KIND).store(kind.tag(), Ordering::Relaxed);
-        Self::open(object, kind, shape)
+        Self::open(object, kind, shape, len)
     }
 
-    /// The memory of an object that was received.
+    /// The memory of an object that was received, of `least` bytes or more: as far as the words of
+    /// the kind reach.
     ///
     /// # Errors
-    /// If it is of another kind or shape.
-    pub(crate) fn open(object: Arc<Object>, kind: Kind, shape: u64) -> io::Result<Self> {
-        let segment = object.map(Access::Shared, memfd::checked_len(object.fd())?.max(BODY))?;
+    /// If it is of another kind or shape, or shorter.
+    pub(crate) fn open(
+        object: Arc<Object>,
+        kind: Kind,
+        shape: u64,
+        least: usize,
+    ) -> io::Result<Self> {
+        let len = memfd::checked_len(object.fd())?.max(least).max(BODY);
+        let segment = object.map(Access::Shared, len)?;
         // Relaxed: written before the object was sent.
         let word = |at| segment.word64(at).load(Ordering::Relaxed);
         if word(KIND) != kind.tag() || word(SHAPE) != shape {
@@ -132,9 +139,15 @@ mod tests {
     fn an_object_opens_as_what_it_was_made_as_and_as_nothing_else() {
         let memory = Memory::create(KIND, 5, 7, 100).expect("create");
         let object = memory.object();
-        assert_eq!(Memory::open(object.clone(), KIND, 5).expect("open").count(), 7);
-        assert!(Memory::open(object.clone(), KIND, 6).is_err());
-        assert!(Memory::open(object.clone(), Kind::new("multiproc-other"), 5).is_err());
+        assert_eq!(Memory::open(object.clone(), KIND, 5, 100).expect("open").count(), 7);
+        assert!(Memory::open(object.clone(), KIND, 6, 100).is_err());
+        assert!(Memory::open(object.clone(), Kind::new("multiproc-other"), 5, 100).is_err());
+    }
+
+    #[test]
+    fn an_object_that_is_too_short_for_its_kind_is_refused() {
+        let memory = Memory::create(KIND, 0, 0, 100).expect("create");
+        assert!(Memory::open(memory.object().clone(), KIND, 0, 8192).is_err());
     }
 
     #[test]

@@ -18,9 +18,11 @@ use std::time::{Duration, Instant};
 
 /// The name that `/proc/<pid>/maps` shows.
 const NAME: &str = "multiproc-vec";
-/// How long to wait until receivers have unmapped what they were told to forget. After that, a
-/// copy is cheaper than more patience.
+/// How long to wait, at least, until receivers have unmapped what they were told to forget.
 const PATIENCE: Duration = Duration::from_millis(5);
+/// How many bytes a copy moves in the time of [`PATIENCE`]: to wait for longer than a copy takes is
+/// no gain.
+const COPIED_MEANWHILE: usize = 16 << 20;
 /// Above this size a growing vector takes half of its size more, below it doubles.
 const LARGE: usize = 64 << 20;
 
@@ -100,11 +102,6 @@ impl OwnedMemory {
     /// How many bytes there is room for.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity
-    }
-
-    /// Where and of what kind of pages it is.
-    pub(crate) fn layout(&self) -> Layout {
-        self.layout
     }
 
     /// Whether this process has the memory: a forked child has only what was frozen before.
@@ -255,7 +252,7 @@ impl OwnedMemory {
         self.object.forget_elsewhere();
         // No mutable slice is lent: that needs `&mut self`.
         self.object.freeze_in_place()?;
-        let sealed = match seal_patiently(&self.object) {
+        let sealed = match seal_patiently(&self.object, self.capacity) {
             Ok(()) => FrozenMemory::open(self.object.clone(), self.capacity)?,
             Err(_) => FrozenMemory::copied(self.slice(used))?,
         };
@@ -281,12 +278,15 @@ impl OwnedMemory {
     }
 }
 
-fn seal_patiently(object: &Object) -> io::Result<()> {
+/// Seals, and waits for those who have it mapped, but no longer than copying would take.
+fn seal_patiently(object: &Object, bytes: usize) -> io::Result<()> {
+    let copies = u32::try_from(bytes / COPIED_MEANWHILE).unwrap_or(u32::MAX);
+    let patience = PATIENCE.saturating_mul(copies.saturating_add(1));
     let start = Instant::now();
     loop {
         match memfd::seal_writes(object.fd()) {
             Err(error)
-                if error.kind() == io::ErrorKind::ResourceBusy && start.elapsed() < PATIENCE =>
+                if error.kind() == io::ErrorKind::ResourceBusy && start.elapsed() < patience =>
             {
                 std::thread::sleep(Duration::from_micros(50));
             }

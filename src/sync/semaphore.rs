@@ -18,6 +18,7 @@ use std::time::Duration;
 
 const VALUE: usize = BODY;
 const SEATS_AT: usize = 128;
+const LEN: usize = SEATS_AT + TABLE;
 
 // The value word. The lower half is the futex: the number of permits that are there, and whether
 // somebody sleeps. The upper half says which seat's permit the last change moved; see README.md.
@@ -227,7 +228,7 @@ impl Inner {
                 "a semaphore holds {MAX} permits at most, not {permits}"
             )));
         }
-        let memory = Memory::create(kind, 0, max.into(), SEATS_AT + TABLE)
+        let memory = Memory::create(kind, 0, max.into(), LEN)
             .map_err(|error| not_made("semaphore", error))?;
         // Relaxed: nobody else has it yet.
         memory.word(VALUE).store(permits.into(), Ordering::Relaxed);
@@ -235,7 +236,7 @@ impl Inner {
     }
 
     fn open(object: Arc<Object>, kind: Kind) -> io::Result<Self> {
-        let memory = Memory::open(object, kind, 0)?;
+        let memory = Memory::open(object, kind, 0, LEN)?;
         match u32::try_from(memory.count()) {
             Ok(max) if max <= MAX => Ok(Self { memory, max }),
             _ => Err(io::ErrorKind::InvalidData.into()),

@@ -152,8 +152,8 @@ fn room_of(group: &Path, names: &Names, machine: &Machine) -> Option<u64> {
     let number = |name: &str| {
         fs::read_to_string(group.join(name)).ok().and_then(|text| text.trim().parse::<u64>().ok())
     };
-    // `max`, which is no number, is no limit.
-    let limit = number(names.limit)?;
+    // `max`, which is no number, is no limit, nor is what version 1 says instead of it.
+    let limit = number(names.limit).filter(|limit| *limit < u64::MAX / 4)?;
     let free = limit.saturating_sub(number(names.used)?);
     let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
     let files = ["inactive_file", "active_file"].iter().filter_map(|name| {

@@ -1,4 +1,4 @@
-// error: cannot borrow data in dereference of `FrozenVec<u8>` as mutable
+// error: cannot assign to data in dereference of `FrozenVec<u8>`
 
 use multiproc::FrozenVec;
 
