@@ -137,10 +137,7 @@ impl<T: Scalar> AtomicValue<T> {
     }
 
     fn open(object: Arc<Object>) -> io::Result<Self> {
-        let memory = Memory::open(object, KIND, T::TAG)?;
-        if memory.len() < BODY + 8 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "an object that is too short"));
-        }
+        let memory = Memory::open(object, KIND, T::TAG, BODY + 8)?;
         Ok(Self { memory, scalar: PhantomData })
     }
 }

@@ -104,7 +104,7 @@ impl<T: Pod> Locked<T> {
     /// # Errors
     /// If it is of another kind, or has elements of another size.
     pub(crate) fn open(object: Arc<Object>, kind: Kind) -> io::Result<Self> {
-        Self::of(Memory::open(object, kind, shape::<T>())?)
+        Self::of(Memory::open(object, kind, shape::<T>(), DATA)?)
     }
 
     fn of(memory: Memory) -> io::Result<Self> {

@@ -13,19 +13,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Kind {
     /// The name that the memory has in `/proc/<pid>/maps`.
     pub(crate) name: &'static str,
-    /// The length in bytes that every object of the kind has, at least.
-    least: usize,
 }
 
 impl Kind {
-    /// A kind whose objects check by themselves that they are long enough for their elements.
     pub(crate) const fn new(name: &'static str) -> Self {
-        Self { name, least: BODY }
-    }
-
-    /// A kind whose objects have words up to `len`.
-    pub(crate) const fn of_words(name: &'static str, len: usize) -> Self {
-        Self { name, least: len }
+        Self { name }
     }
 
     /// A number for the name (FNV-1a).
@@ -68,23 +60,28 @@ impl Memory {
     /// Makes an object of `len` bytes, zero but for what says its kind; `shape` and `count` mean
     /// what the kind wants them to.
     pub(crate) fn create(kind: Kind, shape: u64, count: u64, len: usize) -> io::Result<Self> {
-        let len = len.max(kind.least);
-        let object = Object::create(kind.name, len, Access::Shared)?;
-        let segment = object.map(Access::Shared, len)?;
+        let object = Object::create(kind.name, len.max(BODY), Access::Shared)?;
+        let segment = object.map(Access::Shared, len.max(BODY))?;
         // Relaxed: nobody else has the object yet; the message that carries it there orders.
         segment.word64(SHAPE).store(shape, Ordering::Relaxed);
         segment.word64(COUNT).store(count, Ordering::Relaxed);
         segment.word64(KIND).store(kind.tag(), Ordering::Relaxed);
-        Self::open(object, kind, shape)
+        Self::open(object, kind, shape, len)
     }
 
-    /// The memory of an object that was received.
+    /// The memory of an object that was received, of `least` bytes or more: as far as the words of
+    /// the kind reach.
     ///
     /// # Errors
-    /// If it is of another kind or shape, or too short for the kind.
-    pub(crate) fn open(object: Arc<Object>, kind: Kind, shape: u64) -> io::Result<Self> {
-        let there = memfd::checked_len(object.fd())?;
-        let segment = object.map(Access::Shared, there.max(kind.least))?;
+    /// If it is of another kind or shape, or shorter.
+    pub(crate) fn open(
+        object: Arc<Object>,
+        kind: Kind,
+        shape: u64,
+        least: usize,
+    ) -> io::Result<Self> {
+        let len = memfd::checked_len(object.fd())?.max(least).max(BODY);
+        let segment = object.map(Access::Shared, len)?;
         // Relaxed: written before the object was sent.
         let word = |at| segment.word64(at).load(Ordering::Relaxed);
         if word(KIND) != kind.tag() || word(SHAPE) != shape {
@@ -98,11 +95,6 @@ impl Memory {
     /// The object.
     pub(crate) fn object(&self) -> &Arc<Object> {
         &self.object
-    }
-
-    /// The length in bytes.
-    pub(crate) fn len(&self) -> usize {
-        self.len
     }
 
     /// The count that the object was made with, as it was when this handle was made. Another
@@ -147,11 +139,15 @@ mod tests {
     fn an_object_opens_as_what_it_was_made_as_and_as_nothing_else() {
         let memory = Memory::create(KIND, 5, 7, 100).expect("create");
         let object = memory.object();
-        assert_eq!(Memory::open(object.clone(), KIND, 5).expect("open").count(), 7);
-        assert!(Memory::open(object.clone(), KIND, 6).is_err());
-        assert!(Memory::open(object.clone(), Kind::new("multiproc-other"), 5).is_err());
-        let longer = Kind::of_words("multiproc-test", 1 << 20);
-        assert!(Memory::open(object.clone(), longer, 5).is_err());
+        assert_eq!(Memory::open(object.clone(), KIND, 5, 100).expect("open").count(), 7);
+        assert!(Memory::open(object.clone(), KIND, 6, 100).is_err());
+        assert!(Memory::open(object.clone(), Kind::new("multiproc-other"), 5, 100).is_err());
+    }
+
+    #[test]
+    fn an_object_that_is_too_short_for_its_kind_is_refused() {
+        let memory = Memory::create(KIND, 0, 0, 100).expect("create");
+        assert!(Memory::open(memory.object().clone(), KIND, 0, 8192).is_err());
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl<T: Pod> Raw<T> {
     /// # Errors
     /// If it is of another kind, or has elements of another size.
     pub(crate) fn open(object: Arc<Object>, kind: Kind) -> io::Result<Self> {
-        Self::of(Memory::open(object, kind, element_size::<T>() as u64)?)
+        Self::of(Memory::open(object, kind, element_size::<T>() as u64, BODY)?)
     }
 
     fn of(memory: Memory) -> io::Result<Self> {

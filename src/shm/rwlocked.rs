@@ -65,7 +65,7 @@ impl<T: Pod> RwLocked<T> {
 
     /// The handle of an object that was received.
     pub(crate) fn open(object: Arc<Object>, kind: Kind) -> io::Result<Self> {
-        Self::of(Memory::open(object, kind, shape::<T>())?)
+        Self::of(Memory::open(object, kind, shape::<T>(), DATA)?)
     }
 
     fn of(memory: Memory) -> io::Result<Self> {

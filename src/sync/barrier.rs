@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-const KIND: Kind = Kind::of_words("multiproc-barrier", SEATS_AT + TABLE);
+const KIND: Kind = Kind::new("multiproc-barrier");
 const WORD: usize = BODY;
 const LOCK: usize = BODY + 8;
 const SEATS_AT: usize = 128;
+const LEN: usize = SEATS_AT + TABLE;
 
 // The word: the number of the round below, and two marks.
 const ROUND: u64 = (1 << 30) - 1;
@@ -75,7 +76,7 @@ pub struct Barrier {
 travels!([] Barrier, barrier => barrier.memory.object(), object => open(object));
 
 fn open(object: Arc<Object>) -> io::Result<Barrier> {
-    let memory = Memory::open(object, KIND, 0)?;
+    let memory = Memory::open(object, KIND, 0, LEN)?;
     let parties = match u32::try_from(memory.count()) {
         Ok(parties @ 1..=SEATS) => parties,
         _ => return Err(io::ErrorKind::InvalidData.into()),
@@ -123,7 +124,7 @@ impl Barrier {
             let message = format!("a barrier is for 1 to {SEATS} parties, not {parties}");
             return Err(Error::invalid(message));
         }
-        let memory = Memory::create(KIND, 0, parties.into(), SEATS_AT + TABLE)
+        let memory = Memory::create(KIND, 0, parties.into(), LEN)
             .map_err(|error| not_made("barrier", error))?;
         Ok(Self { memory, parties, _member: None })
     }

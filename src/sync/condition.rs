@@ -13,9 +13,10 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-const KIND: Kind = Kind::of_words("multiproc-condition", SEATS_AT + TABLE);
+const KIND: Kind = Kind::new("multiproc-condition");
 const NEXT: usize = BODY;
 const SEATS_AT: usize = 128;
+const LEN: usize = SEATS_AT + TABLE;
 
 // The state of a seat: the stage in the lower half, on which its owner sleeps, and a ticket in the
 // upper half. A waiter's ticket is its place in the queue; a notified waiter's is the ticket of the
@@ -214,7 +215,7 @@ fn age(next: u32, ticket: u32) -> u32 {
 #[derive(Clone)]
 pub struct Condition(Memory);
 
-travels!([] Condition, it => it.0.object(), object => Memory::open(object, KIND, 0).map(Condition));
+travels!([] Condition, it => it.0.object(), object => Memory::open(object, KIND, 0, LEN).map(Condition));
 
 impl Condition {
     /// Makes a condition.
@@ -222,7 +223,7 @@ impl Condition {
     /// # Errors
     /// [`is_os`](crate::Error::is_os) if there is no memory, or no file descriptor, for it.
     pub fn new() -> Result<Self> {
-        let memory = Memory::create(KIND, 0, 0, SEATS_AT + TABLE);
+        let memory = Memory::create(KIND, 0, 0, LEN);
         memory.map(Self).map_err(|error| not_made("condition", error))
     }
 

@@ -9,8 +9,9 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-const KIND: Kind = Kind::of_words("multiproc-event", 2 * BODY);
+const KIND: Kind = Kind::new("multiproc-event");
 const WORD: usize = BODY;
+const LEN: usize = 2 * BODY;
 
 // The word: whether the event is set, whether somebody sleeps, and above how often it was set.
 const SET: u64 = 1;
@@ -46,7 +47,7 @@ const SPIN: Duration = Duration::from_micros(20);
 #[derive(Clone)]
 pub struct Event(Memory);
 
-travels!([] Event, event => event.0.object(), object => Memory::open(object, KIND, 0).map(Event));
+travels!([] Event, event => event.0.object(), object => Memory::open(object, KIND, 0, LEN).map(Event));
 
 impl Event {
     /// Makes an event that is not set.
@@ -54,7 +55,7 @@ impl Event {
     /// # Errors
     /// [`is_os`](crate::Error::is_os) if there is no memory, or no file descriptor, for it.
     pub fn new() -> Result<Self> {
-        let memory = Memory::create(KIND, 0, 0, 2 * BODY);
+        let memory = Memory::create(KIND, 0, 0, LEN);
         memory.map(Self).map_err(|error| not_made("event", error))
     }
 

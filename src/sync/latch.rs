@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-const KIND: Kind = Kind::of_words("multiproc-latch", SEATS_AT + TABLE);
+const KIND: Kind = Kind::new("multiproc-latch");
 const WORD: usize = BODY;
 const LOCK: usize = BODY + 8;
 const SEATS_AT: usize = 128;
+const LEN: usize = SEATS_AT + TABLE;
 
 // The word: how many are still to count down, and two marks.
 const COUNT: u64 = MAX as u64;
@@ -63,7 +64,7 @@ pub struct Latch {
 travels!([] Latch, latch => latch.memory.object(), object => open(object));
 
 fn open(object: Arc<Object>) -> io::Result<Latch> {
-    let memory = Memory::open(object, KIND, 0)?;
+    let memory = Memory::open(object, KIND, 0, LEN)?;
     let member = Member::join(&memory, SEATS_AT);
     Ok(Latch { memory, member })
 }
@@ -78,7 +79,7 @@ impl Latch {
         if count > MAX {
             return Err(Error::invalid(format!("a latch counts from {MAX} at most, not {count}")));
         }
-        let memory = Memory::create(KIND, 0, 0, SEATS_AT + TABLE);
+        let memory = Memory::create(KIND, 0, 0, LEN);
         let memory = memory.map_err(|error| not_made("latch", error))?;
         // Relaxed: nobody else has it yet.
         memory.word(WORD).store(count.into(), Ordering::Relaxed);

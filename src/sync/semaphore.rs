@@ -18,6 +18,7 @@ use std::time::Duration;
 
 const VALUE: usize = BODY;
 const SEATS_AT: usize = 128;
+const LEN: usize = SEATS_AT + TABLE;
 
 // The value word. The lower half is the futex: the number of permits that are there, and whether
 // somebody sleeps. The upper half says which seat's permit the last change moved; see README.md.
@@ -227,7 +228,7 @@ impl Inner {
                 "a semaphore holds {MAX} permits at most, not {permits}"
             )));
         }
-        let memory = Memory::create(kind, 0, max.into(), SEATS_AT + TABLE)
+        let memory = Memory::create(kind, 0, max.into(), LEN)
             .map_err(|error| not_made("semaphore", error))?;
         // Relaxed: nobody else has it yet.
         memory.word(VALUE).store(permits.into(), Ordering::Relaxed);
@@ -235,7 +236,7 @@ impl Inner {
     }
 
     fn open(object: Arc<Object>, kind: Kind) -> io::Result<Self> {
-        let memory = Memory::open(object, kind, 0)?;
+        let memory = Memory::open(object, kind, 0, LEN)?;
         match u32::try_from(memory.count()) {
             Ok(max) if max <= MAX => Ok(Self { memory, max }),
             _ => Err(io::ErrorKind::InvalidData.into()),
@@ -441,7 +442,7 @@ macro_rules! semaphore {
 #[derive(Clone)]
 pub struct Semaphore(Inner);
 
-semaphore!(Semaphore, Kind::of_words("multiproc-semaphore", SEATS_AT + TABLE));
+semaphore!(Semaphore, Kind::new("multiproc-semaphore"));
 
 impl Semaphore {
     /// Makes a semaphore with this many permits.
@@ -450,8 +451,7 @@ impl Semaphore {
     /// [`is_invalid_input`](Error::is_invalid_input) if they are 2^31 or more;
     /// [`is_os`](Error::is_os) if there is no memory, or no file descriptor, for it.
     pub fn new(permits: u32) -> Result<Self> {
-        Inner::create(Kind::of_words("multiproc-semaphore", SEATS_AT + TABLE), permits, MAX)
-            .map(Self)
+        Inner::create(Kind::new("multiproc-semaphore"), permits, MAX).map(Self)
     }
 
     /// Adds permits: ones that were acquired without a guard, or new ones.
@@ -485,7 +485,7 @@ impl Semaphore {
 #[derive(Clone)]
 pub struct BoundedSemaphore(Inner);
 
-semaphore!(BoundedSemaphore, Kind::of_words("multiproc-bounded", SEATS_AT + TABLE));
+semaphore!(BoundedSemaphore, Kind::new("multiproc-bounded"));
 
 impl BoundedSemaphore {
     /// Makes a semaphore with this many permits, now and at most.
@@ -493,8 +493,7 @@ impl BoundedSemaphore {
     /// # Errors
     /// As [`Semaphore::new`].
     pub fn new(permits: u32) -> Result<Self> {
-        Inner::create(Kind::of_words("multiproc-bounded", SEATS_AT + TABLE), permits, permits)
-            .map(Self)
+        Inner::create(Kind::new("multiproc-bounded"), permits, permits).map(Self)
     }
 
     /// Gives back permits that were acquired without a guard.
