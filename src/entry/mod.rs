@@ -7,6 +7,7 @@
 mod call;
 mod function;
 mod hook;
+mod lend;
 mod panics;
 pub(crate) mod registry;
 
@@ -18,5 +19,7 @@ pub(crate) use call::{
 pub use function::{Fallible, Function};
 pub use hook::init;
 pub(crate) use hook::{VARIABLE, depth, require_init, set_depth};
+pub use lend::Lent;
+pub(crate) use lend::{Cut, Elements, Exclusive, Shared, chunk_entry};
 pub(crate) use panics::{catch, install_hook};
 pub use registry::{TASKS, TaskInfo, tasks};

@@ -79,6 +79,11 @@ impl Engine {
     /// Frees the lock and delivers what is finished.
     pub(super) fn release(&self, mut state: MutexGuard<'_, State>) {
         if !state.has_finished() {
+            // A new worker may have taken so much off the queue that there is room.
+            if state.crowd > 0 && !state.is_full() {
+                drop(state);
+                self.changed.notify_all();
+            }
             return;
         }
         // Swapped with this thread's empty one, so that neither is ever allocated again.
@@ -174,9 +179,8 @@ impl Engine {
             if !state.is_full() {
                 return Ok(state);
             }
-            state.step();
-            if state.has_finished() {
-                self.release(state);
+            if state.step() > 0 || state.has_finished() {
+                self.release_and_arm(state);
                 continue;
             }
             if self.callbacks.is_current_thread() {
@@ -236,10 +240,15 @@ impl Engine {
         loop {
             let mut state = self.lock();
             state.pollers = state.pollers.saturating_sub(1);
-            if state.pollers > 0 || state.supervisor_awake {
+            if state.supervisor_awake {
                 return;
             }
-            if state.rebalance() {
+            // Not only by the last one: among many threads there may never be a last one.
+            let starving = state.rebalance();
+            if state.pollers > 0 {
+                return;
+            }
+            if starving {
                 // The supervisor keeps an eye on it.
                 self.kick.kick();
             }
@@ -250,6 +259,17 @@ impl Engine {
             state.step();
             self.release(state);
         }
+    }
+
+    /// Frees the lock after a look for results by a thread that does not wait for any.
+    ///
+    /// Who looks for the descriptor of a large result empties the worker's socket, and with it may
+    /// go a ring that the supervisor has not heard yet: it sleeps on, while the bell of that worker
+    /// is off. So whoever collects leaves as one of those who look: the last of them arms the bells.
+    fn release_and_arm(&self, mut state: MutexGuard<'_, State>) {
+        state.pollers += 1;
+        self.release(state);
+        self.stop_polling();
     }
 
     /// Waits for a batch; true if it is done.
@@ -277,7 +297,8 @@ impl Engine {
         }
         let mut state = self.lock();
         let cancelled = state.cancel(sink, kill);
-        self.release(state);
+        // It may have collected, and it may have left a worker idle beside the work of another.
+        self.release_and_arm(state);
         cancelled
     }
 }

@@ -4,7 +4,7 @@ use super::chunks::{Chunks, single};
 use super::engine::Engine;
 use super::imap::Imap;
 use super::result::AsyncResult;
-use super::state::Phase;
+use super::state::{Phase, State};
 use super::stats::PoolStats;
 use super::supervisor;
 use super::worker::Worker;
@@ -77,6 +77,11 @@ impl Pool {
         })?;
         *pool.supervisor.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle);
         Ok(pool)
+    }
+
+    /// The pool as one that chooses the sizes of chunks.
+    pub(super) fn chunks(&self) -> &Chunks {
+        &self.chunks
     }
 
     fn engine(&self) -> &Arc<Engine> {
@@ -366,7 +371,7 @@ impl Pool {
         match thread {
             Some(thread) => drop(thread.join()),
             // Another thread joins it, or has.
-            None => self.engine().wait_for_state(|state| state.workers().next().is_none()),
+            None => self.engine().wait_for_state(State::is_over),
         }
     }
 

@@ -153,6 +153,14 @@ impl State {
         self.outstanding == 0
     }
 
+    /// Whether the pool has nothing more to do and the last worker is gone. Without workers alone
+    /// it may just be waiting for a replacement.
+    pub(super) fn is_over(&self) -> bool {
+        !matches!(self.phase, Phase::Running)
+            && self.is_drained()
+            && self.workers().next().is_none()
+    }
+
     /// Takes a task in. It goes to a worker at once if one wants it.
     pub(super) fn submit(&mut self, task: Task) {
         self.outstanding += u64::from(task.len());
@@ -301,9 +309,27 @@ impl State {
             let shares = self.idle.len() as u32 + 1;
             let tasks = tasks.into_iter().flat_map(|task| split(task, shares)).collect();
             self.enqueue_front(tasks);
+            self.settle();
             self.dispatch();
         }
         true
+    }
+
+    /// Workers that were left with nothing when their work was taken back are idle. They report
+    /// nothing that would make `step` notice it; and as long as they count as busy, tasks are
+    /// queued behind the long one of another worker, and nothing of its work is shared out to them.
+    fn settle(&mut self) {
+        let Self { slots, busy, idle, .. } = self;
+        busy.retain(|slot| {
+            let worker = slots[*slot].as_ref();
+            let is_free = worker.is_some_and(|worker| worker.is_idle() && worker.is_usable());
+            if is_free {
+                // First, so that it is the last to be given anything: it was slow to begin what it
+                // had, and must not get just that again while another one could do it.
+                idle.insert(0, *slot);
+            }
+            !is_free
+        });
     }
 
     /// Asks every busy worker for a ring at its next result; false if a result is there already.
@@ -384,6 +410,7 @@ impl State {
         if kill {
             any |= self.kill_those_that_run(sink);
         }
+        self.settle();
         self.dispatch();
         any
     }
@@ -397,8 +424,9 @@ impl State {
             let Some(worker) = &mut self.slots[*slot] else {
                 continue;
             };
-            if worker.runs(|task| task.belongs_to(sink)) {
-                // It may have finished that one and be in another, which it then has reported.
+            if worker.holds(|task| task.belongs_to(sink)) {
+                // It runs the oldest that it has not reported: that can be another than the oldest
+                // that was collected, before or after those of this sink.
                 worker.collect(now, &mut self.finished);
             }
             if worker.runs(|task| task.belongs_to(sink)) {

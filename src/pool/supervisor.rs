@@ -3,7 +3,7 @@
 
 use super::engine::Engine;
 use super::state::{Phase, State};
-use super::worker::Worker;
+use super::worker::{Doom, Worker};
 use crate::sys::clock::Deadline;
 use crate::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,7 +38,7 @@ pub(super) fn admit(engine: &Engine, state: &mut State, worker: Worker) {
         .and_then(|()| engine.poller.add(&*child, slot as u64 * 2 + 1));
     if watched.is_err() {
         // Out of memory for the poller: nobody would see it die, so it must not live.
-        worker.condemn(super::worker::Doom::Terminated);
+        worker.condemn(Doom::Terminated);
         worker.child.kill_and_wait();
         state.slots[slot] = None;
     }
@@ -68,41 +68,42 @@ fn supervise(engine: &Arc<Engine>) {
             let broken = Error::start("the pool's supervisor cannot wait for events any more");
             engine.release_after(|state| state.end(broken, true));
         }
-        let is_over = wake_up(engine, &ready, &mut buffer);
+        wake_up(engine, &ready, &mut buffer);
         healer.look_after(engine);
-        if is_over && healer.is_idle() {
+        // Asked only now: a worker that came up for a pool that is over has to be dismissed and
+        // buried, or whoever waits for the last worker's end would wait for ever.
+        if healer.is_idle() && engine.lock().is_over() {
             break;
         }
     }
 }
 
 /// Settles what can be settled and decides how long to sleep.
+///
+/// While results keep coming the answer is not at all, rather than another look from here: deaths,
+/// time limits and rings wait behind the poller, and a flood may last as long as the pool.
 fn fall_asleep(engine: &Engine) -> Deadline {
-    loop {
-        let mut state = engine.lock();
-        let mut reports = state.step();
-        while reports >= FLOOD {
-            engine.release(state);
-            std::thread::sleep(FLOOD_PAUSE);
-            state = engine.lock();
-            reports = state.step();
-        }
-        let mut deadline = state.enforce_timeout();
-        if state.rebalance() {
-            deadline = deadline.min(Deadline::after(SOON));
-        }
-        let can_sleep = state.pollers > 0 || state.arm();
-        if can_sleep && !state.has_finished() {
-            state.supervisor_awake = false;
-            state.alarm_set = deadline != Deadline::NEVER;
-            return deadline;
-        }
-        engine.release(state);
+    let mut state = engine.lock();
+    let is_flood = state.step() >= FLOOD;
+    let mut deadline = state.enforce_timeout();
+    if state.rebalance() {
+        deadline = deadline.min(Deadline::after(SOON));
     }
+    let can_sleep = !is_flood && (state.pollers > 0 || state.arm());
+    if can_sleep && !state.has_finished() {
+        state.supervisor_awake = false;
+        state.alarm_set = deadline != Deadline::NEVER;
+        return deadline;
+    }
+    engine.release(state);
+    if is_flood {
+        std::thread::sleep(FLOOD_PAUSE);
+    }
+    Deadline::after(Duration::ZERO)
 }
 
-/// Handles events; true if the pool is over and the last worker gone.
-fn wake_up(engine: &Engine, ready: &[u64], buffer: &mut Vec<u8>) -> bool {
+/// Handles events. The results are collected by the next attempt to fall asleep.
+fn wake_up(engine: &Engine, ready: &[u64], buffer: &mut Vec<u8>) {
     let mut state = engine.lock();
     state.supervisor_awake = true;
     state.disarm();
@@ -125,14 +126,12 @@ fn wake_up(engine: &Engine, ready: &[u64], buffer: &mut Vec<u8>) -> bool {
             state.bury(slot, exit);
         }
     }
-    state.step();
     state.dismiss();
+    let is_over = matches!(state.phase, Phase::Over(_));
     engine.release(state);
-    let state = engine.lock();
-    if matches!(state.phase, Phase::Over(_)) {
+    if is_over {
         engine.roster.call_off();
     }
-    !matches!(state.phase, Phase::Running) && state.is_drained() && state.workers().next().is_none()
 }
 
 /// Reads a worker's socket.
@@ -146,7 +145,7 @@ fn hear(engine: &Engine, worker: &mut Worker, buffer: &mut Vec<u8>) {
             engine.poller.remove(worker.link().socket());
             worker.cut_off();
         }
-        Err(violation) => worker.condemn(super::worker::Doom::Violation(violation.0)),
+        Err(violation) => worker.condemn(Doom::Violation(violation.0)),
     }
 }
 
@@ -191,7 +190,12 @@ impl Healer {
         let on_thread = engine.clone();
         let thread = std::thread::Builder::new().name("multiproc-heal".to_owned());
         let spawned = thread.spawn(move || {
-            let _ = sender.send(on_thread.roster.start(missing));
+            // Caught, so that the supervisor hears of it even if the thread dies.
+            let started = catch_unwind(AssertUnwindSafe(|| on_thread.roster.start(missing)));
+            if let Ok(workers) = started {
+                let _ = sender.send(workers);
+            }
+            drop(sender);
             on_thread.kick.kick();
         });
         match spawned {
@@ -208,7 +212,12 @@ impl Healer {
             Ok(workers) => {
                 self.failed_starts = 0;
                 let mut state = engine.lock();
-                for worker in workers {
+                for mut worker in workers {
+                    if matches!(state.phase, Phase::Over(_)) {
+                        // It was ready before it could be called off; nobody waits for its
+                        // finalizer.
+                        worker.condemn(Doom::Terminated);
+                    }
                     admit(engine, &mut state, worker);
                 }
                 state.receive();

@@ -130,6 +130,14 @@ impl Worker {
             let Some(writer) = block.block() else {
                 return Err(task);
             };
+            // The worker drops a single-use block after the first frame that names it. Of a split
+            // task it may hold another part; only when that is done is the block sent again.
+            let is_named = |entry: &InFlight| {
+                entry.task.payload.block().is_some_and(|known| known.uid() == block.uid())
+            };
+            if block.is_single_use() && self.in_flight.iter().any(is_named) {
+                return Err(task);
+            }
             let uses = |uid: u64| {
                 let used_by = |task: &Task| {
                     let mut blocks = task.payload.block().into_iter().chain(&task.context);

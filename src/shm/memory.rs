@@ -90,6 +90,11 @@ impl Memory {
         &self.object
     }
 
+    /// The length in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// The count that the object was made with, as it was when this handle was made. Another
     /// process may have forged it: check it against the length.
     pub(crate) fn count(&self) -> u64 {

@@ -6,11 +6,11 @@
 //! an object mapped between tasks but not for longer than anybody needs it.
 
 use super::segment::Segment;
-use crate::sys::memfd;
 use crate::sys::mmap::{Inherit, Mapping};
+use crate::sys::{memfd, named, room};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 /// How the memory of an object may be used; all its holders agree on it, by its type.
@@ -22,6 +22,9 @@ pub(crate) enum Access {
     Owned,
     /// Nobody can write to it any more: the kernel refuses.
     Frozen,
+    /// A file with a name, to be read, and written if the descriptor allows it. Forked children
+    /// have it, too.
+    Named,
 }
 
 /// Somebody who was sent an object and keeps it until told otherwise.
@@ -37,6 +40,8 @@ pub(crate) struct Object {
     uid: u64,
     fd: OwnedFd,
     memory: OnceLock<(Access, Segment)>,
+    /// Whether memory that was mapped as `Owned` is mapped as `Frozen` now.
+    frozen: AtomicBool,
     knowers: Mutex<Vec<Weak<dyn Knower>>>,
 }
 
@@ -51,6 +56,7 @@ pub(crate) fn next_uid() -> u64 {
 impl Object {
     /// Makes an object of `len` zero bytes whose memory is really there.
     pub(crate) fn create(name: &str, len: usize, access: Access) -> io::Result<Arc<Self>> {
+        room::check_addresses(len)?;
         let fd = memfd::create_reserved(name, len)?;
         let object = Self::received(fd);
         object.map(access, len)?;
@@ -59,7 +65,21 @@ impl Object {
 
     /// An object whose descriptor came from elsewhere; it is checked when it is mapped.
     pub(crate) fn received(fd: OwnedFd) -> Self {
-        Self { uid: next_uid(), fd, memory: OnceLock::new(), knowers: Mutex::default() }
+        Self {
+            uid: next_uid(),
+            fd,
+            memory: OnceLock::new(),
+            frozen: AtomicBool::new(false),
+            knowers: Mutex::default(),
+        }
+    }
+
+    /// An object whose memory its owner has mapped.
+    pub(super) fn owned(fd: OwnedFd, mapping: Mapping) -> Self {
+        let object = Self::received(fd);
+        // The cell is new, so the value goes in.
+        let _ = object.memory.set((Access::Owned, Segment::of(mapping)));
+        object
     }
 
     /// The number of the object in this process.
@@ -85,16 +105,53 @@ impl Object {
                 self.memory.get_or_init(|| memory)
             }
         };
-        if *mapped != access || segment.len() < len {
+        let frozen = *mapped == Access::Owned && self.is_frozen();
+        let mapped = if frozen { Access::Frozen } else { *mapped };
+        if mapped != access || segment.len() < len {
             return Err(invalid("a shared object of another kind or size"));
         }
         Ok(segment)
+    }
+
+    /// The memory, if it is mapped.
+    pub(super) fn segment(&self) -> Option<&Segment> {
+        self.memory.get().map(|(_, segment)| segment)
+    }
+
+    /// Makes the mapping longer; the file is long enough.
+    pub(super) fn grow_segment(&mut self, len: usize) -> io::Result<()> {
+        self.memory.get_mut().map_or(Ok(()), |(_, segment)| segment.mapping_mut().grow(len))
+    }
+
+    /// Takes the memory out, to put it into another object.
+    pub(super) fn take_segment(&mut self) -> Option<Segment> {
+        self.memory.take().map(|(_, segment)| segment)
+    }
+
+    /// Maps owned memory anew, at the same addresses, so that this process cannot write to it any
+    /// more. Its owner lends no mutable reference meanwhile.
+    pub(super) fn freeze_in_place(&self) -> io::Result<()> {
+        if !self.is_frozen() {
+            let segment = self.segment().ok_or_else(|| invalid("memory that is not mapped"))?;
+            segment.mapping().freeze_in_place(&self.fd)?;
+            // Release: whoever sees this may count on the new mapping.
+            self.frozen.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Whether [`freeze_in_place`](Self::freeze_in_place) was done.
+    #[inline]
+    pub(super) fn is_frozen(&self) -> bool {
+        // Acquire: see `freeze_in_place`.
+        self.frozen.load(Ordering::Acquire)
     }
 
     fn mapping(&self, access: Access, len: usize) -> io::Result<Mapping> {
         let there = match access {
             Access::Frozen => memfd::checked_frozen_len(&self.fd)?,
             Access::Shared | Access::Owned => memfd::checked_len(&self.fd)?,
+            Access::Named => named::checked_len(&self.fd)?,
         };
         if there < len {
             return Err(invalid("a shared object that is shorter than it should be"));
@@ -103,6 +160,10 @@ impl Object {
             Access::Shared => Mapping::read_write(&self.fd, len, Inherit::Yes),
             Access::Owned => Mapping::read_write(&self.fd, len, Inherit::No),
             Access::Frozen => Mapping::frozen(&self.fd, len),
+            Access::Named if named::is_writable(&self.fd) => {
+                Mapping::read_write(&self.fd, len, Inherit::Yes)
+            }
+            Access::Named => Mapping::read_only(&self.fd, len, Inherit::Yes),
         }
     }
 

@@ -26,8 +26,7 @@ pub(crate) fn generation() -> u32 {
         // is async-signal-safe, and is never unloaded.
         unsafe { libc::pthread_atfork(None, None, Some(bump)) };
     });
-    // Relaxed: see `bump`.
-    GENERATION.load(Ordering::Relaxed)
+    known_generation()
 }
 
 /// As [`generation`], once somebody has called that.

@@ -1,5 +1,6 @@
 //! The few facts that only `/proc` tells.
 
+use super::mmap::page_size;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -63,11 +64,18 @@ pub(crate) fn thread(tid: u32) -> Option<Thread> {
 
 /// The resident memory of this process in bytes, or 0 if `/proc` cannot be read.
 pub(crate) fn resident_bytes() -> u64 {
-    // SAFETY: sysconf takes a constant and returns a number.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    statm_bytes(1)
+}
+
+/// The addresses that this process uses, in bytes, or 0 if `/proc` cannot be read.
+pub(crate) fn address_space_bytes() -> u64 {
+    statm_bytes(0)
+}
+
+fn statm_bytes(field: usize) -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
-    pages.saturating_mul(u64::try_from(page).unwrap_or(4096))
+    let pages: u64 = statm.split(' ').nth(field).and_then(|word| word.parse().ok()).unwrap_or(0);
+    pages.saturating_mul(page_size() as u64)
 }
 
 #[cfg(test)]
