@@ -1,5 +1,5 @@
 use crate::ExitStatus;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::{error, fmt, io};
 
@@ -26,6 +26,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// assert_eq!(error.execution(), Execution::Unknown);
 /// # Ok::<(), multiproc::Error>(())
 /// ```
+///
+/// A function that runs in another process may return a [`Result`]: an error travels as it is,
+/// except that a [`source`](error::Error::source) which is not an error number of the system
+/// arrives as its text.
 #[derive(Clone)]
 pub struct Error(Box<Repr>);
 
@@ -39,7 +43,7 @@ struct Repr {
 /// Errors are clonable (one failed start fails every waiting task), `io::Error` is not.
 type Source = std::sync::Arc<dyn error::Error + Send + Sync>;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Kind {
     InvalidInput,
     Closed,
@@ -51,11 +55,14 @@ pub(crate) enum Kind {
     Encode(Execution),
     Decode(Execution),
     Start,
+    OutOfMemory,
     Os,
+    OwnerDied,
+    Broken,
 }
 
 /// Whether the work behind an error may have run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Execution {
     /// It did not begin: trying again is safe.
@@ -107,6 +114,15 @@ impl Error {
 
     pub(crate) fn os(doing: impl Into<Cow<'static, str>>, source: io::Error) -> Self {
         Self::new(Kind::Os, doing).with_source(source)
+    }
+
+    /// The error for memory that could not be had.
+    pub(crate) fn memory(doing: impl Into<Cow<'static, str>>, source: io::Error) -> Self {
+        let kind = match source.kind() {
+            io::ErrorKind::OutOfMemory | io::ErrorKind::StorageFull => Kind::OutOfMemory,
+            _ => Kind::Os,
+        };
+        Self::new(kind, doing).with_source(source)
     }
 
     pub(crate) fn closed() -> Self {
@@ -186,11 +202,32 @@ impl Error {
         matches!(self.0.kind, Kind::InvalidInput)
     }
 
+    /// Whether there is not enough memory for something that was to be reserved: on this machine,
+    /// in the control group, or by a limit of this process.
+    #[must_use]
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self.0.kind, Kind::OutOfMemory)
+    }
+
     /// Whether the operating system refused something; [`source`](error::Error::source) is its
     /// [`io::Error`].
     #[must_use]
     pub fn is_os(&self) -> bool {
         matches!(self.0.kind, Kind::Os)
+    }
+
+    /// Whether somebody died, or panicked, while holding a lock that was to be taken; see
+    /// [`OwnerDied`](crate::OwnerDied).
+    #[must_use]
+    pub fn is_owner_died(&self) -> bool {
+        matches!(self.0.kind, Kind::OwnerDied)
+    }
+
+    /// Whether a [`Barrier`](crate::sync::Barrier) or a [`Latch`](crate::sync::Latch) was broken:
+    /// somebody on whom it waited died, gave up, or broke it on purpose.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        matches!(self.0.kind, Kind::Broken)
     }
 
     /// What the panic said, if it was one.
@@ -224,12 +261,16 @@ impl Error {
     #[must_use]
     pub fn execution(&self) -> Execution {
         match self.0.kind {
-            Kind::InvalidInput | Kind::Closed | Kind::Start | Kind::Os => Execution::NotStarted,
+            Kind::InvalidInput | Kind::Closed | Kind::Start | Kind::OutOfMemory | Kind::Os => {
+                Execution::NotStarted
+            }
             Kind::Cancelled(execution)
             | Kind::Timeout(execution)
             | Kind::Encode(execution)
             | Kind::Decode(execution) => execution,
-            Kind::WorkerDied(..) | Kind::Exited(_) => Execution::Unknown,
+            Kind::WorkerDied(..) | Kind::Exited(_) | Kind::OwnerDied | Kind::Broken => {
+                Execution::Unknown
+            }
             Kind::Panicked(_) => Execution::Failed,
         }
     }
@@ -277,6 +318,45 @@ impl error::Error for Error {
     }
 }
 
+/// An error as it travels.
+#[derive(Serialize, Deserialize)]
+struct Sent<'a> {
+    kind: Cow<'a, Kind>,
+    message: Cow<'a, str>,
+    source: Option<SentSource>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum SentSource {
+    System(i32),
+    Text(String),
+}
+
+impl Serialize for Error {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let source = self.0.source.as_ref().map(|source| {
+            let number = source.downcast_ref().and_then(io::Error::raw_os_error);
+            number.map_or_else(|| SentSource::Text(source.to_string()), SentSource::System)
+        });
+        let kind = Cow::Borrowed(&self.0.kind);
+        Sent { kind, message: Cow::Borrowed(&self.0.message), source }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Error {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Sent { kind, message, source } = Deserialize::deserialize(deserializer)?;
+        let error = Self::new(kind.into_owned(), message.into_owned());
+        Ok(match source {
+            None => error,
+            Some(SentSource::System(number)) => {
+                error.with_source(io::Error::from_raw_os_error(number))
+            }
+            Some(SentSource::Text(text)) => error.with_source(text),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,6 +366,27 @@ mod tests {
         fn check<T: Send + Sync + 'static>() {}
         check::<Error>();
         assert_eq!(size_of::<Error>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn an_error_travels() {
+        let status = ExitStatus::Signal { signal: 9, core_dumped: false };
+        let missing = io::Error::from_raw_os_error(libc::ENOENT);
+        for error in [
+            Error::os("it could not be opened", missing),
+            Error::start("no start").with_source("because"),
+            Error::new(Kind::WorkerDied(status, 42), "the worker died".to_owned()),
+            Error::panicked(PanicInfo::new("oh".to_owned(), Some("here:1:2".to_owned()), None)),
+            Error::new(Kind::Timeout(Execution::Unknown), "late"),
+        ] {
+            let bytes = postcard::to_stdvec(&error).expect("encode");
+            let back: Error = postcard::from_bytes(&bytes).expect("decode");
+            assert_eq!(
+                (back.to_string(), back.execution()),
+                (error.to_string(), error.execution())
+            );
+            assert_eq!(format!("{back:#?}"), format!("{error:#?}"));
+        }
     }
 
     #[test]

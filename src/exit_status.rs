@@ -1,4 +1,5 @@
 use crate::sys::pidfd::Exit;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// How a process ended.
@@ -10,7 +11,7 @@ use std::fmt;
 /// assert_eq!(ExitStatus::Code(3).exitcode(), Some(3));
 /// assert_eq!(ExitStatus::Unknown.exitcode(), None);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ExitStatus {
     /// It exited with this code.

@@ -6,10 +6,13 @@ mod codec;
 mod entry;
 mod error;
 mod exit_status;
+mod memory;
+mod owner_died;
 mod pool;
 mod process;
 mod shm;
 mod start;
+pub mod sync;
 mod sys;
 mod wire;
 
@@ -17,13 +20,23 @@ pub use codec::{Arguments, Data};
 pub use entry::{Fallible, Function, TaskInfo, init, tasks};
 pub use error::{Error, Execution, PanicInfo, Result};
 pub use exit_status::ExitStatus;
+pub use memory::{
+    Array, ArrayGuard, AtomicValue, Bitwise, FrozenVec, HugePages, ListValue, Number, RawArray,
+    RawValue, Scalar, ShareableList, SharedMemory, SharedVec, Value, ValueGuard, VecOptions,
+};
 pub use multiproc_macros::task;
-pub use pool::{AsyncResult, Chunks, Imap, Pool, PoolBuilder, PoolStats, WorkerStats};
+pub use owner_died::OwnerDied;
+pub use pool::{
+    AsyncResult, ChunkOf, Chunks, Imap, Lend, Pool, PoolBuilder, PoolStats, WorkerStats,
+};
 pub use process::{
-    ActiveChild, CurrentProcess, ParentDeath, ParentProcess, Process, ProcessBuilder, Stdio,
+    ActiveChild, CurrentProcess, ParentDeath, ParentProcess, Process, ProcessBuilder, Stdio, Timer,
     active_children, available_parallelism, current_process, parent_process,
 };
 pub use start::{StartMethod, set_forkserver_preload, set_start_method, start_method};
+pub use sync::{
+    Barrier, BoundedSemaphore, Condition, Event, Latch, Lock, Mutex, Once, RLock, RwLock, Semaphore,
+};
 pub use sys::fork::ForkRisk;
 
 /// What the code that `#[multiproc::task]` writes needs to name.

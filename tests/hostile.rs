@@ -171,7 +171,7 @@ fn forged_records_harm_nobody_else() {
     let _dog = Watchdog::new("forged records");
     among_honest_ones(&pool(), 40, |seed| {
         let mut dice = Dice::new(seed);
-        let kind = 1 + dice.below(5);
+        let kind = 1 + dice.below(7);
         let frame = (read_word(CLAIM) >> 32).wrapping_sub(1) & 0xffff_ffff;
         write_word(record_word(1), frame.wrapping_add(dice.below(2)) | dice.below(2) << 32);
         write_word(record_word(2), dice.below(3));
@@ -234,7 +234,7 @@ fn messages_out_of_place_harm_nobody_else() {
     let _dog = Watchdog::new("messages out of place");
     among_honest_ones(&pool(), 20, |seed| {
         let fd = control();
-        let tag = (seed % 9) as u8;
+        let tag = (seed % 11) as u8;
         send(fd, &[tag, 0, 0, 0, 0], &[], true);
         // A block of a kind that cannot be mapped, under a plausible number.
         send(fd, &[4, (seed % 4) as u8], &[0], true);
@@ -322,6 +322,65 @@ fn blocks_that_lie_about_their_memory_are_refused() {
         write_word(record_word(0), 3 << 32 | 16);
         forever()
     });
+}
+
+/// Objects that no record will ever name.
+#[test]
+fn objects_without_end_are_refused_and_none_is_kept() {
+    let _dog = Watchdog::new("objects without end");
+    let scratch = common::Scratch::new();
+    let path = scratch.file("sent");
+    fs::write(&path, "").expect("write");
+    let pool = pool();
+    let flood = |path: String| -> u64 {
+        let file = fs::File::open(path).expect("open");
+        // `Objects` with the numbers 1 and 2.
+        while send(control(), &[5, 2, 1, 2], &[file.as_raw_fd(); 2], true) {}
+        forever()
+    };
+    let error = pool.apply(flood, (path.clone(),)).expect_err("it is killed");
+    assert!(error.is_worker_died(), "{error}");
+    assert_eq!(pool.map(honest, 0..100).expect("healed").len(), 100);
+    let is_kept = |entry: fs::DirEntry| {
+        fs::read_link(entry.path()).is_ok_and(|to| to == std::path::Path::new(&path))
+    };
+    let kept = || fs::read_dir("/proc/self/fd").expect("fds").flatten().any(is_kept);
+    wait_until("no descriptor of a worker's is kept", || !kept());
+}
+
+/// A result that names shared memory, which is not what it should be.
+#[test]
+fn objects_that_lie_about_their_memory_are_errors_of_that_result() {
+    use multiproc::{FrozenVec, SharedVec};
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    let _dog = Watchdog::new("lying objects");
+    let pool = pool();
+    let lie = |seed: u64| {
+        let file = memfd_create("lie", MFdFlags::MFD_ALLOW_SEALING).expect("memfd");
+        let file = fs::File::from(file);
+        // Sparse, too short, or not memory at all; and sealed as it should be, or not.
+        file.set_len([1 << 40, 10][(seed % 2) as usize]).expect("length");
+        let seals = [
+            SealFlag::empty(),
+            SealFlag::F_SEAL_SHRINK,
+            SealFlag::F_SEAL_WRITE,
+            SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_WRITE,
+        ];
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals[(seed / 2 % 4) as usize])).expect("seal");
+        let fd = if seed == 8 { 0 } else { file.as_raw_fd() };
+        // It comes before the true one, under all numbers that that could have.
+        for number in 1..100 {
+            send(control(), &[5, 1, number], &[fd], true);
+        }
+        SharedVec::try_from_iter(0..5000u64).and_then(SharedVec::freeze).expect("memory")
+    };
+    for seed in 0..9 {
+        let lied = pool.apply(lie, (seed,)).map(|lied: FrozenVec<u64>| lied.len());
+        let error = lied.expect_err("a lie");
+        assert!(error.is_decode() || error.is_worker_died(), "{error}");
+        assert_eq!(pool.map(honest, 0..100).expect("healed").len(), 100);
+    }
 }
 
 #[test]

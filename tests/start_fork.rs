@@ -6,7 +6,8 @@ use common::isolated::{self, start_helper};
 use common::processes::{descendants, own_children, signal, wait_until_gone};
 use common::{temp::TempDir, wait_until};
 use multiproc::{
-    Error, ExitStatus, ForkRisk, Pool, Process, StartMethod, Stdio, current_process, parent_process,
+    AtomicValue, Error, ExitStatus, ForkRisk, Pool, Process, SharedVec, StartMethod, Stdio, Value,
+    current_process, parent_process,
 };
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::ExitCode;
@@ -36,6 +37,9 @@ fn main() -> ExitCode {
         forks_of_forks_end_at_the_nesting_limit,
         forked_children_see_the_death_of_their_parent,
         an_interrupt_reaches_a_child_forked_by_a_worker,
+        handles_reach_a_forked_child_as_captures_and_as_arguments,
+        handles_reach_the_workers_of_a_fork_pool,
+        a_vector_stays_with_its_owner_and_a_frozen_one_does_not,
     ];
     isolated::main(cases, cases![forks_two_and_waits])
 }
@@ -395,4 +399,47 @@ fn an_interrupt_reaches_a_child_forked_by_a_worker() {
     };
     let pool = Pool::builder().workers(1).build().expect("a pool");
     assert_eq!(pool.apply(in_worker, ()).expect("apply"), Some(libc::SIGINT));
+}
+
+fn handles_reach_a_forked_child_as_captures_and_as_arguments() {
+    let (count, total) =
+        (AtomicValue::new(0u64).expect("memory"), Value::new(0u64).expect("memory"));
+    let captured = (count.clone(), total.clone());
+    let process = Process::fork(move || {
+        captured.0.fetch_add(1);
+        captured.1.update(|total| *total += 10).expect("no owner died");
+        captured.0
+    });
+    let returned = process.spawn().expect("fork").join().expect("join");
+    let add = |count: AtomicValue<u64>, total: Value<u64>| {
+        count.fetch_add(1);
+        total.update(|total| *total += 10).expect("no owner died");
+    };
+    let arguments = (returned, total.clone());
+    let process = Process::builder(add, arguments).start_method(StartMethod::Fork).spawn();
+    process.expect("fork").join().expect("join");
+    assert_eq!((count.get(), total.get().expect("no owner died")), (2, 20));
+}
+
+fn handles_reach_the_workers_of_a_fork_pool() {
+    let count = AtomicValue::new(0u64).expect("memory");
+    let mut v = SharedVec::<u64>::zeroed(100).expect("memory");
+    let pool = Pool::builder().workers(2).start_method(StartMethod::Fork).build().expect("pool");
+    let add = |count: &AtomicValue<u64>, x: u64| count.fetch_add(x);
+    pool.map_with(&count, add, 0..100).expect("map");
+    assert_eq!(count.get(), 4950);
+    pool.for_each_chunk_mut(&mut v, 7, |chunk| chunk.fill(3)).expect("lend");
+    assert!(v.iter().all(|x| *x == 3));
+}
+
+fn a_vector_stays_with_its_owner_and_a_frozen_one_does_not() {
+    let mine = SharedVec::<u64>::zeroed(10_000).expect("memory");
+    let frozen = SharedVec::from_slice(&[1u64, 2, 3]).and_then(SharedVec::freeze).expect("memory");
+    let length = mine.len();
+    let look = move || {
+        assert_eq!(frozen.iter().sum::<u64>(), 6);
+        mine.iter().sum::<u64>()
+    };
+    let error = Process::fork(look).spawn().expect("fork").join().expect_err("not there");
+    assert!(error.is_panic() && error.to_string().contains("SharedVec"), "{error} {length}");
 }

@@ -12,9 +12,11 @@ mod sink;
 mod value;
 
 pub use arguments::Arguments;
+pub(crate) use arguments::encode_arguments;
 pub(crate) use arguments::sealed::Encode;
 pub use sink::Reader;
 pub use value::Data;
 pub(crate) use value::{
-    Emitted, NotEncoded, decode_block, decode_entry, decode_value, encode_value,
+    Emitted, NotDecoded, NotEncoded, decode_block, decode_entry, decode_value, encode_value,
+    may_carry, naming,
 };

@@ -4,6 +4,7 @@ use super::bulk;
 use super::sink::{Counter, Into, Reader, Sink, SliceSink};
 use crate::error::Kind;
 use crate::wire::control::Failure;
+use crate::wire::handles::{self, Carried, MAX_HANDLES};
 use crate::wire::parent_link::CopyOut;
 use crate::wire::worker_link::{Emit, Fill};
 use crate::{Error, Execution};
@@ -79,7 +80,7 @@ pub(crate) fn encode_value<T: Data>(value: &T, sink: &mut impl Sink) -> Result<(
         None => match postcard::serialize_with_flavor(value, Into(sink)) {
             Ok(()) => Ok(()),
             Err(postcard::Error::SerializeBufferFull) => Err(NotEncoded::Full),
-            Err(error) => Err(NotEncoded::Refused(format!("a {}: {error}", type_name::<T>()))),
+            Err(error) => Err(NotEncoded::Refused(reason::<T>(&error))),
         },
     }
 }
@@ -95,9 +96,38 @@ pub(crate) fn decode_value<T: Data>(reader: &mut Reader<'_>) -> Result<T, NotDec
                 reader.0 = rest;
                 Ok(value)
             }
-            Err(error) => Err(NotDecoded(format!("a {}: {error}", type_name::<T>()))),
+            Err(error) => Err(NotDecoded(reason::<T>(&error))),
         },
     }
+}
+
+/// What went wrong with a value. The text of a serde error is lost in postcard, so handles leave
+/// theirs elsewhere.
+fn reason<T>(error: &postcard::Error) -> String {
+    match handles::take_refusal() {
+        Some(refusal) => format!("a {}: {refusal}", type_name::<T>()),
+        None => format!("a {}: {error}", type_name::<T>()),
+    }
+}
+
+/// Runs an encoding and returns the shared objects that what it encodes names.
+#[inline]
+pub(crate) fn naming<R>(
+    encode: impl FnOnce() -> Result<R, NotEncoded>,
+) -> Result<(R, Carried), NotEncoded> {
+    let (encoded, carried) = handles::collecting(encode);
+    match carried.len() {
+        0..=MAX_HANDLES => Ok((encoded?, carried)),
+        count => Err(NotEncoded::Refused(format!(
+            "{count} shared objects in one value (at most {MAX_HANDLES})"
+        ))),
+    }
+}
+
+/// Whether values of this type can name shared objects.
+#[inline]
+pub(crate) fn may_carry<T: Data>() -> bool {
+    !bulk::is_bulk::<T>()
 }
 
 /// The bytes of the length in front of an entry.
@@ -153,6 +183,11 @@ pub(crate) fn decode_block<T: Data>(source: &impl CopyOut) -> Result<T, NotDecod
 pub(crate) struct Emitted<'a, T>(pub(crate) &'a T);
 
 impl<T: Data> Emit for Emitted<'_, T> {
+    #[inline]
+    fn may_carry(&self) -> bool {
+        may_carry::<T>()
+    }
+
     fn known_len(&self) -> Option<usize> {
         bulk::len(self.0)
     }

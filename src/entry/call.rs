@@ -2,10 +2,11 @@
 
 use super::function::{Fallible, Function};
 use super::panics::{catch, shortened};
-use crate::codec::{Data, Emitted, Encode, NotEncoded, Reader, items};
-use crate::codec::{decode_value, encode_value};
+use crate::codec::{Data, Emitted, Encode, NotDecoded, NotEncoded, Reader, items};
+use crate::codec::{decode_value, encode_value, naming};
 use crate::sys::image;
 use crate::wire::control::Failure;
+use crate::wire::handles::{self, Carried};
 use crate::wire::worker_link::{Inbox, Outbox, Running};
 use crate::{Error, Result};
 use std::any::{Any, type_name};
@@ -15,9 +16,11 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 /// Runs the claimed items of a frame.
-type FrameFn = fn(&mut Inbox, &mut Outbox, &mut Running);
+pub(super) type FrameFn = fn(&mut Inbox, &mut Outbox, &mut Running);
 /// Calls a function once with encoded arguments and returns its encoded result.
-type ValueFn = fn(&[u8]) -> std::result::Result<Vec<u8>, Failure>;
+type ValueFn = fn(&[u8]) -> Returned;
+/// An encoded result and the objects that it names.
+pub(crate) type Returned = std::result::Result<(Vec<u8>, Carried), Failure>;
 /// Calls a function without arguments or result.
 type PlainFn = fn();
 
@@ -79,7 +82,7 @@ pub(crate) fn plain_entry<F: Function<(), Output = ()>>() -> Result<PlainEntry> 
     offset_of::<F>(call_plainly::<F> as PlainFn as usize).map(PlainEntry)
 }
 
-const fn assert_captures_nothing<F>() {
+pub(super) const fn assert_captures_nothing<F>() {
     assert!(
         size_of::<F>() == 0,
         "multiproc: this closure captures variables, or is a function pointer, and so cannot be \
@@ -89,7 +92,7 @@ const fn assert_captures_nothing<F>() {
     );
 }
 
-fn offset_of<F>(address: usize) -> Result<u64> {
+pub(super) fn offset_of<F>(address: usize) -> Result<u64> {
     image::current().offset_of(address).ok_or_else(|| {
         Error::invalid(format!(
             "the function {} lives in a shared library, not in the program's executable: another \
@@ -100,7 +103,7 @@ fn offset_of<F>(address: usize) -> Result<u64> {
 }
 
 /// Makes the one value of a type without data.
-fn conjure<F: Copy + 'static>() -> F {
+pub(super) fn conjure<F: Copy + 'static>() -> F {
     const { assert_captures_nothing::<F>() };
     // SAFETY: `F` has size 0 (asserted above), so the read touches no memory. A value of it
     // existed: the parent was given one to name the entry. It is `Copy`, so a second one breaks
@@ -120,7 +123,7 @@ where
     };
     items::skip::<A>(&mut reader, descriptor.first);
     let function = conjure::<F>();
-    run_each(outbox, running, &mut reader, |arguments: A| function.call(arguments));
+    run_each(outbox, running, &mut reader, |arguments: A| Ok(function.call(arguments)));
 }
 
 fn run_items_with<F, C, T, R>(inbox: &mut Inbox, outbox: &mut Outbox, running: &mut Running)
@@ -130,8 +133,22 @@ where
     T: Data,
     R: Data,
 {
+    let function = conjure::<F>();
+    run_with_context(inbox, outbox, running, decode_value::<C>, |context, item: T| {
+        Ok(function(context, item))
+    });
+}
+
+/// Runs items with a context that stands before them.
+pub(super) fn run_with_context<C: 'static, T: Data, R: Data>(
+    inbox: &mut Inbox,
+    outbox: &mut Outbox,
+    running: &mut Running,
+    decode: impl FnOnce(&mut Reader<'_>) -> std::result::Result<C, NotDecoded>,
+    function: impl Fn(&C, T) -> std::result::Result<R, Failure>,
+) {
     let descriptor = running.descriptor;
-    let context = match context::<C>(inbox, outbox, running) {
+    let context = match context::<C>(inbox, outbox, running, decode) {
         Ok(context) => context,
         Err(failure) => return fail_all(outbox, running, &failure),
     };
@@ -141,7 +158,6 @@ where
     };
     let _ = ContextHeader::read(&mut reader);
     items::skip::<(T,)>(&mut reader, descriptor.first);
-    let function = conjure::<F>();
     run_each(outbox, running, &mut reader, |(item,): (T,)| function(&context, item));
 }
 
@@ -151,7 +167,7 @@ fn run_each<A: Encode, R: Data>(
     outbox: &mut Outbox,
     running: &mut Running,
     reader: &mut Reader<'_>,
-    function: impl Fn(A) -> R,
+    function: impl Fn(A) -> std::result::Result<R, Failure>,
 ) {
     let mut emitted = false;
     loop {
@@ -161,7 +177,7 @@ fn run_each<A: Encode, R: Data>(
                 emitted = false;
                 let mut item = items::next::<A>(reader).ok_or_else(missing)?;
                 let arguments = A::decode(&mut item)?;
-                let value = function(arguments);
+                let value = function(arguments)?;
                 outbox.emit(running, &Emitted(&value))?;
                 emitted = true;
                 drop(value);
@@ -192,7 +208,7 @@ fn fail_all(outbox: &mut Outbox, running: &mut Running, failure: &Failure) {
     }
 }
 
-fn call_once<F, A>(arguments: &[u8]) -> std::result::Result<Vec<u8>, Failure>
+fn call_once<F, A>(arguments: &[u8]) -> Returned
 where
     F: Function<A, Output: Data>,
     A: Encode,
@@ -203,7 +219,7 @@ where
     })?
 }
 
-fn call_fallible<F, A>(arguments: &[u8]) -> std::result::Result<Vec<u8>, Failure>
+fn call_fallible<F, A>(arguments: &[u8]) -> Returned
 where
     F: Function<A, Output: Fallible>,
     A: Encode,
@@ -211,7 +227,7 @@ where
     catch(|| {
         let arguments = decode_all::<A>(arguments)?;
         match conjure::<F>().call(arguments).into_failure() {
-            None => Ok(Vec::new()),
+            None => Ok((Vec::new(), Carried::new())),
             Some(error) => Err(Failure::Other(shortened(error))),
         }
     })?
@@ -225,15 +241,18 @@ fn missing() -> Failure {
     Failure::Decode("arguments: the bytes end early".to_owned())
 }
 
+/// Decodes arguments that come once; the objects that came with them are theirs from then on.
 fn decode_all<A: Encode>(bytes: &[u8]) -> std::result::Result<A, Failure> {
-    Ok(A::decode(&mut Reader(bytes))?)
+    let arguments = A::decode(&mut Reader(bytes));
+    handles::uninstall();
+    Ok(arguments?)
 }
 
 /// Encodes the value that a process returns.
-pub(crate) fn encode_all<R: Data>(value: &R) -> std::result::Result<Vec<u8>, Failure> {
+pub(crate) fn encode_all<R: Data>(value: &R) -> Returned {
     let mut bytes = Vec::new();
-    match encode_value(value, &mut bytes) {
-        Ok(()) => Ok(bytes),
+    match naming(|| encode_value(value, &mut bytes)) {
+        Ok(((), carried)) => Ok((bytes, carried)),
         Err(NotEncoded::Refused(what)) => Err(Failure::Encode(what)),
         Err(NotEncoded::Full) => Err(Failure::Encode("the value is too large".to_owned())),
     }
@@ -268,14 +287,35 @@ impl ContextHeader {
 
 thread_local! {
     /// The contexts decoded last, by number.
-    static CONTEXTS: RefCell<VecDeque<(u64, Rc<dyn Any>)>> = const { RefCell::new(VecDeque::new()) };
+    static CONTEXTS: RefCell<VecDeque<Context>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// A context that this worker has decoded.
+struct Context {
+    uid: u64,
+    value: Rc<dyn Any>,
+    /// The shared objects that it names.
+    objects: Vec<u64>,
+}
+
+/// Drops the contexts that name one of these objects, which the parent has dropped.
+pub(crate) fn drop_contexts_with(objects: &[u64]) {
+    let named = |context: &Context| context.objects.iter().any(|uid| objects.contains(uid));
+    let dropped: VecDeque<Context> = CONTEXTS.with_borrow_mut(|contexts| {
+        let (dropped, kept) = contexts.drain(..).partition(named);
+        *contexts = kept;
+        dropped
+    });
+    // Their drop is the user's code.
+    let _ = catch(|| drop(dropped));
 }
 
 /// The context of a frame: decoded once in this worker, then remembered.
-fn context<C: Data>(
+fn context<C: 'static>(
     inbox: &mut Inbox,
     outbox: &Outbox,
     running: &Running,
+    decode: impl FnOnce(&mut Reader<'_>) -> std::result::Result<C, NotDecoded>,
 ) -> std::result::Result<Rc<C>, Failure> {
     const REMEMBERED: usize = 4;
     let other = |error: std::io::Error| Failure::Other(error.to_string());
@@ -283,20 +323,20 @@ fn context<C: Data>(
     let bytes = inbox.payload(outbox, &running.descriptor).map_err(other)?;
     let (header, inline) = ContextHeader::read(&mut Reader(bytes)).ok_or_else(garbled)?;
     let known = CONTEXTS.with_borrow(|contexts| {
-        contexts.iter().find(|(uid, _)| *uid == header.uid).map(|(_, context)| context.clone())
+        contexts.iter().find(|known| known.uid == header.uid).map(|known| known.value.clone())
     });
     if let Some(context) = known.and_then(|context| context.downcast::<C>().ok()) {
         return Ok(context);
     }
-    let decoded = if header.in_block {
-        let bytes = inbox.block(outbox, header.uid, header.len as usize).map_err(other)?;
-        catch(|| decode_value::<C>(&mut Reader(bytes)))?
+    let bytes = if header.in_block {
+        inbox.block(outbox, header.uid, header.len as usize).map_err(other)?
     } else {
-        catch(|| decode_value::<C>(&mut Reader(inline)))?
+        inline
     };
-    let context = Rc::new(decoded?);
+    let (decoded, objects) = handles::noting(|| catch(|| decode(&mut Reader(bytes))));
+    let context = Rc::new(decoded??);
     let dropped = CONTEXTS.with_borrow_mut(|contexts| {
-        contexts.push_back((header.uid, context.clone()));
+        contexts.push_back(Context { uid: header.uid, value: context.clone(), objects });
         if contexts.len() > REMEMBERED { contexts.pop_front() } else { None }
     });
     // Dropped outside the borrow: its drop is the user's code.
@@ -319,7 +359,7 @@ pub(crate) fn run_frame(inbox: &mut Inbox, outbox: &mut Outbox, running: &mut Ru
 }
 
 /// Calls the function at an offset that `value_entry` or `fallible_entry` gave to the parent.
-pub(crate) fn call_value(entry: u64, arguments: &[u8]) -> std::result::Result<Vec<u8>, Failure> {
+pub(crate) fn call_value(entry: u64, arguments: &[u8]) -> Returned {
     let address = image::current().address_of(entry).ok_or_else(|| no_code(entry))?;
     // SAFETY: the parent, which runs the same build (checked at hello), sent the offset of a
     // `ValueFn` in the setup message.

@@ -7,15 +7,19 @@
 mod call;
 mod function;
 mod hook;
+mod lend;
 mod panics;
 pub(crate) mod registry;
 
 pub(crate) use call::{
-    ContextHeader, FrameEntry, PlainEntry, ValueEntry, call_plain, call_value, context_entry,
-    encode_all, fallible_entry, frame_entry, plain_entry, run_frame, value_entry,
+    ContextHeader, FrameEntry, PlainEntry, Returned, ValueEntry, call_plain, call_value,
+    context_entry, drop_contexts_with, encode_all, fallible_entry, frame_entry, plain_entry,
+    run_frame, value_entry,
 };
 pub use function::{Fallible, Function};
 pub use hook::init;
 pub(crate) use hook::{VARIABLE, depth, require_init, set_depth};
+pub use lend::Lent;
+pub(crate) use lend::{Cut, Elements, Exclusive, Shared, chunk_entry};
 pub(crate) use panics::{catch, install_hook};
 pub use registry::{TASKS, TaskInfo, tasks};

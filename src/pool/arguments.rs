@@ -1,12 +1,12 @@
 //! Encoding arguments on their way to the workers, and the blocks for large ones.
 
-use super::task::Payload;
-use crate::codec::{Encode, items};
+use super::task::{Objects, Payload, objects};
+use crate::codec::{Encode, NotEncoded, items, naming};
 use crate::shm::block::{LARGEST_POOLED, WriterBlock, capacity_for};
 use crate::shm::bytes::Bytes;
+use crate::shm::object::next_uid;
 use crate::shm::tasks::{MAX_IN_LINE, MAX_INLINE};
 use crate::{Error, Result};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// How many bytes of idle argument blocks a pool keeps.
@@ -53,13 +53,6 @@ impl Drop for SharedBlock {
             home.give_back(inner);
         }
     }
-}
-
-/// A number for a block or context.
-pub(super) fn next_uid() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    // Relaxed: only the numbers must differ.
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Blocks {
@@ -116,8 +109,22 @@ impl Blocks {
         }
     }
 
-    /// Encodes one argument tuple.
-    pub(super) fn encode<A: Encode>(self: &Arc<Self>, arguments: &A) -> Result<Payload> {
+    /// Encodes one argument tuple; returns the objects that it names, too.
+    #[inline]
+    pub(super) fn encode<A: Encode>(self: &Arc<Self>, arguments: &A) -> Result<(Payload, Objects)> {
+        if A::fixed_len().is_some() {
+            return Ok((self.encode_payload(arguments)?, None));
+        }
+        let mut payload = Err(Error::arguments(NotEncoded::Full));
+        let encode = || {
+            payload = self.encode_payload(arguments);
+            Ok(())
+        };
+        let ((), carried) = naming(encode).map_err(Error::arguments)?;
+        Ok((payload?, objects(carried)))
+    }
+
+    fn encode_payload<A: Encode>(self: &Arc<Self>, arguments: &A) -> Result<Payload> {
         match items::known_len(arguments) {
             Some(len) if len > MAX_INLINE => {
                 let block = self.filled(len, |space| {

@@ -1,16 +1,31 @@
 //! Where the outcomes of one call come together.
 
 use super::task::{Outcome, Part, Sink};
-use crate::codec::{Data, Reader, decode_block, decode_entry};
+use crate::codec::{Data, Reader, decode_block, decode_entry, may_carry};
 use crate::sys::clock::Deadline;
+use crate::wire::handles::{self, Received};
 use crate::{Error, Result};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 impl Part {
     /// Decodes the results one after the other.
-    pub(super) fn decode_into<R: Data>(&self, mut take: impl FnMut(Result<R>)) {
+    pub(super) fn decode_into<R: Data>(&self, take: impl FnMut(Result<R>)) {
         match &self.outcome {
+            Outcome::Carrying(outcome, objects) => {
+                handles::providing(objects.clone(), || self.decode_outcome(outcome, take));
+            }
+            // What it decodes must not find the objects of another message.
+            outcome if may_carry::<R>() => {
+                handles::providing(Received::new(), || self.decode_outcome(outcome, take));
+            }
+            outcome => self.decode_outcome(outcome, take),
+        }
+    }
+
+    #[inline]
+    fn decode_outcome<R: Data>(&self, outcome: &Outcome, mut take: impl FnMut(Result<R>)) {
+        match outcome {
             Outcome::Failed(error) => {
                 for _ in 0..self.count {
                     take(Err(error.clone()));
@@ -25,6 +40,8 @@ impl Part {
                     take(decode_entry(&mut reader).map_err(Error::result));
                 }
             }
+            // One carries the objects of one result, and no outcome with objects inside.
+            Outcome::Carrying(..) => debug_assert!(false, "objects within objects"),
         }
     }
 

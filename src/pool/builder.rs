@@ -2,11 +2,12 @@ use super::engine::Engine;
 use super::life::Pool;
 use super::roster::Roster;
 use super::state::{Rules, State};
-use crate::codec::Encode;
+use crate::codec;
 use crate::entry::{self, PlainEntry, ValueEntry};
 use crate::start::builder::launch_settings;
 use crate::start::launch::{Launch, Origin};
 use crate::start::{ForkServer, StartMethod, start_method};
+use crate::wire::handles::Carried;
 use crate::{Arguments, Error, Fallible, Function, Result, available_parallelism};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
@@ -39,7 +40,7 @@ pub struct PoolBuilder {
     launch: Launch,
     workers: Option<usize>,
     method: Option<StartMethod>,
-    initializer: Option<Result<(ValueEntry, Vec<u8>)>>,
+    initializer: Option<Result<(ValueEntry, Vec<u8>, Carried)>>,
     finalizer: Option<Result<PlainEntry>>,
     max_tasks: Option<u64>,
     max_memory: Option<u64>,
@@ -117,9 +118,8 @@ impl PoolBuilder {
         A: Arguments,
     {
         self.initializer = Some(entry::fallible_entry::<F, A>().and_then(|entry| {
-            let mut bytes = Vec::new();
-            Encode::encode(&arguments, &mut bytes).map_err(Error::arguments)?;
-            Ok((entry, bytes))
+            let (bytes, carried) = codec::encode_arguments(&arguments)?;
+            Ok((entry, bytes, carried))
         }));
         self
     }

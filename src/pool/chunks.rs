@@ -2,11 +2,13 @@ use super::batch::Batch;
 use super::engine::Engine;
 use super::imap::Imap;
 use super::result::AsyncResult;
-use super::task::{Part, Payload, Task};
-use crate::codec::{Encode, encode_value, items};
+use super::task::{self, Objects, Part, Payload, Task};
+use crate::codec::{Encode, NotEncoded, encode_value, items, naming};
 use crate::entry::{self, ContextHeader, FrameEntry};
+use crate::shm::object::next_uid;
 use crate::shm::results::MAX_ITEMS;
 use crate::sys::clock::Deadline;
+use crate::wire::handles::{Carried, MAX_HANDLES};
 use crate::{Arguments, Data, Error, Function, Result};
 use std::sync::Arc;
 
@@ -29,11 +31,13 @@ pub struct Chunks {
 }
 
 /// The function of a map, and what goes before the items.
-struct Job {
+pub(super) struct Job {
     entry: FrameEntry,
     /// Bytes in front of the items of each chunk.
     header: Vec<u8>,
     context: Option<Arc<super::arguments::SharedBlock>>,
+    /// The shared objects that the context names.
+    objects: Objects,
 }
 
 impl Chunks {
@@ -85,7 +89,8 @@ impl Chunks {
         R: Data,
     {
         let entry = entry::context_entry::<F, C, T, R>()?;
-        let job = Job::with_context(entry, &self.engine, context)?;
+        let encode = |bytes: &mut Vec<u8>| encode_value(context, bytes);
+        let job = Job::with_context(entry, &self.engine, encode)?;
         decode_all(self.run(&job, items.into_iter().map(|item| (item,)))?.parts())
     }
 
@@ -169,7 +174,11 @@ impl Chunks {
     }
 
     /// Runs all items and waits for them; returns the outcomes in order.
-    fn run<A: Encode>(&self, job: &Job, items: impl Iterator<Item = A>) -> Result<Arc<Batch>> {
+    pub(super) fn run<A: Encode>(
+        &self,
+        job: &Job,
+        items: impl Iterator<Item = A>,
+    ) -> Result<Arc<Batch>> {
         let batch = Batch::new(None);
         let total = self.submit_all(job, items, &batch);
         batch.set_total(total.as_ref().copied().unwrap_or_else(|stopped| stopped.submitted));
@@ -213,6 +222,7 @@ impl Chunks {
                 let task = Task {
                     entry: job.entry,
                     payload,
+                    objects: chunk.objects(job),
                     context: job.context.clone(),
                     first: 0,
                     end: chunk.count,
@@ -239,19 +249,24 @@ struct Stopped {
 
 impl Job {
     fn plain(entry: FrameEntry) -> Self {
-        Self { entry, header: Vec::new(), context: None }
+        Self { entry, header: Vec::new(), context: None, objects: None }
     }
 
     /// A job whose items share a context, which is encoded once.
-    fn with_context<C: Data>(entry: FrameEntry, engine: &Engine, context: &C) -> Result<Self> {
+    pub(super) fn with_context(
+        entry: FrameEntry,
+        engine: &Engine,
+        encode: impl FnOnce(&mut Vec<u8>) -> std::result::Result<(), NotEncoded>,
+    ) -> Result<Self> {
         let mut bytes = Vec::new();
-        encode_value(context, &mut bytes).map_err(Error::arguments)?;
+        let ((), carried) = naming(|| encode(&mut bytes)).map_err(Error::arguments)?;
+        let objects = task::objects(carried);
         let mut header = Vec::new();
         if bytes.len() <= SMALL_CONTEXT {
-            let uid = super::arguments::next_uid();
+            let uid = next_uid();
             ContextHeader { uid, len: bytes.len() as u64, in_block: false }.write(&mut header);
             header.extend_from_slice(&bytes);
-            return Ok(Self { entry, header, context: None });
+            return Ok(Self { entry, header, context: None, objects });
         }
         let block = engine.blocks.fresh(bytes.len(), |space| {
             space.copy_from_slice(&bytes);
@@ -259,7 +274,7 @@ impl Job {
         })?;
         let (uid, len) = (block.uid(), bytes.len() as u64);
         ContextHeader { uid, len, in_block: true }.write(&mut header);
-        Ok(Self { entry, header, context: Some(block) })
+        Ok(Self { entry, header, context: Some(block), objects })
     }
 }
 
@@ -294,6 +309,8 @@ impl ChunkSize {
 struct Chunk {
     bytes: Vec<u8>,
     count: u32,
+    /// The shared objects that the items name.
+    carried: Carried,
 }
 
 impl Chunk {
@@ -307,12 +324,35 @@ impl Chunk {
         self.count = 0;
         self.bytes.clear();
         self.bytes.extend_from_slice(&job.header);
-        while (self.count as usize) < most && self.bytes.len() - job.header.len() < CHUNK_BYTES {
+        while (self.count as usize) < most
+            && self.bytes.len() - job.header.len() < CHUNK_BYTES
+            && self.carried.len() < MAX_HANDLES
+        {
             let Some(item) = items.next() else { return Ok(false) };
-            items::push(&item, &mut self.bytes).map_err(Error::arguments)?;
+            self.push(&item).map_err(Error::arguments)?;
             self.count += 1;
         }
         Ok(true)
+    }
+
+    #[inline]
+    fn push<A: Encode>(&mut self, item: &A) -> std::result::Result<(), NotEncoded> {
+        if A::fixed_len().is_some() {
+            return items::push(item, &mut self.bytes);
+        }
+        let ((), carried) = naming(|| items::push(item, &mut self.bytes))?;
+        self.carried.extend(carried);
+        Ok(())
+    }
+
+    /// The objects that the chunk needs; forgets those of its items.
+    fn objects(&mut self, job: &Job) -> Objects {
+        if self.carried.is_empty() {
+            return job.objects.clone();
+        }
+        let mut carried = std::mem::take(&mut self.carried);
+        carried.extend(job.objects.iter().flat_map(|objects| objects.iter().cloned()));
+        task::objects(carried)
     }
 }
 
@@ -336,6 +376,10 @@ pub(super) fn decode_all<R: Data>(parts: &[Part]) -> Result<Vec<R>> {
 }
 
 /// A payload for one argument tuple, as a task of one item.
-pub(super) fn single(entry: FrameEntry, payload: Payload, sink: Arc<Batch>) -> Task {
-    Task { entry, payload, context: None, first: 0, end: 1, sink, base: 0, attempts: 0 }
+pub(super) fn single(
+    entry: FrameEntry,
+    (payload, objects): (Payload, Objects),
+    sink: Arc<Batch>,
+) -> Task {
+    Task { entry, payload, objects, context: None, first: 0, end: 1, sink, base: 0, attempts: 0 }
 }

@@ -1,10 +1,11 @@
 use super::batch::Batch;
 use super::engine::Engine;
-use super::task::{Outcome, Part, Sink, Task};
-use crate::codec::items;
+use super::task::{self, Objects, Outcome, Part, Sink, Task};
+use crate::codec::{items, naming};
 use crate::entry::FrameEntry;
 use crate::shm::results::MAX_ITEMS;
 use crate::sys::clock::Deadline;
+use crate::wire::handles::{Carried, MAX_HANDLES};
 use crate::{Data, Error, Result};
 use std::collections::VecDeque;
 use std::fmt;
@@ -113,12 +114,13 @@ impl<I, R> Imap<I, R> {
         }
     }
 
-    fn submit(&mut self, mut bytes: Vec<u8>, count: u32) {
+    fn submit(&mut self, mut bytes: Vec<u8>, count: u32, objects: Objects) {
         let (sink, base) = self.sink(count.into());
         let submitted = self.engine.blocks.pack(&mut bytes).and_then(|payload| {
             self.engine.submit(Task {
                 entry: self.entry,
                 payload,
+                objects,
                 context: None,
                 first: 0,
                 end: count,
@@ -147,17 +149,22 @@ impl<I: Iterator<Item = T>, T: Data, R: Data> Imap<I, R> {
     fn fill(&mut self) {
         while self.input.is_some() && self.has_room() {
             let mut bytes = Vec::new();
+            let mut carried = Carried::new();
             let mut count = 0;
             let mut refused = None;
             while (count as usize) < self.chunk
+                && carried.len() < MAX_HANDLES
                 && let Some(input) = &mut self.input
             {
                 let Some(item) = input.next() else {
                     self.input = None;
                     break;
                 };
-                match items::push(&(item,), &mut bytes) {
-                    Ok(()) => count += 1,
+                match naming(|| items::push(&(item,), &mut bytes)) {
+                    Ok(((), objects)) => {
+                        carried.extend(objects);
+                        count += 1;
+                    }
                     Err(error) => {
                         refused = Some(Error::arguments(error));
                         break;
@@ -165,7 +172,7 @@ impl<I: Iterator<Item = T>, T: Data, R: Data> Imap<I, R> {
                 }
             }
             if count > 0 {
-                self.submit(bytes, count);
+                self.submit(bytes, count, task::objects(carried));
             }
             if let Some(error) = refused {
                 self.fail_one(error);

@@ -79,6 +79,11 @@ impl Pool {
         Ok(pool)
     }
 
+    /// The pool as one that chooses the sizes of chunks.
+    pub(super) fn chunks(&self) -> &Chunks {
+        &self.chunks
+    }
+
     fn engine(&self) -> &Arc<Engine> {
         &self.chunks.engine
     }
@@ -98,11 +103,11 @@ impl Pool {
         A: Arguments,
     {
         let entry = entry::frame_entry::<F, A>()?;
-        let payload = self.engine().blocks.encode(&arguments)?;
+        let encoded = self.engine().blocks.encode(&arguments)?;
         // Their memory may be what the result needs.
         drop(arguments);
         let batch = Batch::new(Some(1));
-        self.engine().submit_and_wait(single(entry, payload, batch.clone()), &batch)?;
+        self.engine().submit_and_wait(single(entry, encoded, batch.clone()), &batch)?;
         decode_first(batch.parts())
     }
 
@@ -118,11 +123,11 @@ impl Pool {
         A: Arguments,
     {
         let entry = entry::frame_entry::<F, A>()?;
-        let payload = self.engine().blocks.encode(&arguments)?;
+        let encoded = self.engine().blocks.encode(&arguments)?;
         // Their memory may be what the result needs.
         drop(arguments);
         let batch = Batch::new(Some(1));
-        self.engine().submit(single(entry, payload, batch.clone()))?;
+        self.engine().submit(single(entry, encoded, batch.clone()))?;
         Ok(AsyncResult::new(self.engine().clone(), batch, decode_first))
     }
 
@@ -148,11 +153,11 @@ impl Pool {
     #[track_caller]
     pub fn apply_named<A: Arguments, R: Data>(&self, name: &str, arguments: A) -> Result<R> {
         let entry = entry::registry::find::<A, R>(name)?;
-        let payload = self.engine().blocks.encode(&arguments)?;
+        let encoded = self.engine().blocks.encode(&arguments)?;
         // Their memory may be what the result needs.
         drop(arguments);
         let batch = Batch::new(Some(1));
-        self.engine().submit_and_wait(single(entry, payload, batch.clone()), &batch)?;
+        self.engine().submit_and_wait(single(entry, encoded, batch.clone()), &batch)?;
         decode_first(batch.parts())
     }
 

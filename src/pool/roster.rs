@@ -7,6 +7,7 @@ use crate::start::launch::{Launch, Origin, Starting, launch};
 use crate::start::{ForkServer, StartMethod};
 use crate::sys::pidfd::Child;
 use crate::wire::control::{Body, Call, Role, WorkerRole};
+use crate::wire::handles::Carried;
 use crate::wire::parent_link::{ParentLink, Rings};
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +21,7 @@ pub(super) struct Roster {
     pub(super) method: StartMethod,
     /// For `Fork`: the copy of this process, made once, that workers are forked from.
     pub(super) template: Option<ForkServer>,
-    pub(super) initializer: Option<(ValueEntry, Vec<u8>)>,
+    pub(super) initializer: Option<(ValueEntry, Vec<u8>, Carried)>,
     pub(super) finalizer: Option<PlainEntry>,
     pub(super) max_tasks: Option<u64>,
     pub(super) max_memory: Option<u64>,
@@ -104,7 +105,7 @@ impl Roster {
         let mut fds = Vec::from(fds);
         let initializer = match &self.initializer {
             None => None,
-            Some((entry, bytes)) => {
+            Some((entry, bytes, _)) => {
                 let arguments = Body::pack(bytes.clone(), &mut fds).map_err(failed)?;
                 Some(Call { entry: entry.0, arguments })
             }
@@ -119,7 +120,9 @@ impl Roster {
             Some(template) => Origin::Template(template),
             None => Origin::of(self.method),
         };
-        let starting = launch(&plan, origin, Role::Worker(role), &fds)?;
+        let none = Carried::new();
+        let carried = self.initializer.as_ref().map_or(&none, |(_, _, carried)| carried);
+        let starting = launch(&plan, origin, Role::Worker(role), &fds, carried)?;
         Ok(Recruit { starting, rings })
     }
 }

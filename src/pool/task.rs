@@ -5,6 +5,7 @@ use crate::Error;
 use crate::entry::FrameEntry;
 use crate::shm::bytes::Bytes;
 use crate::shm::tasks;
+use crate::wire::handles::{Carried, Received};
 use crate::wire::parent_link::BlockBytes;
 use std::sync::Arc;
 
@@ -47,6 +48,14 @@ impl Payload {
     }
 }
 
+/// Shared objects that a worker must have before a task; none costs nothing.
+pub(super) type Objects = Option<Arc<Carried>>;
+
+/// Objects for a task.
+pub(super) fn objects(carried: Carried) -> Objects {
+    if carried.is_empty() { None } else { Some(Arc::new(carried)) }
+}
+
 /// What became of some items.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -54,6 +63,8 @@ pub(super) enum Outcome {
     Values(Bytes),
     /// One large encoded result.
     Block(BlockBytes),
+    /// One encoded result, small or large, with the objects that it names.
+    Carrying(Box<Outcome>, Received),
     /// The same error for each of the items.
     Failed(Error),
 }
@@ -78,6 +89,8 @@ pub(super) struct Part {
 pub(super) struct Task {
     pub(super) entry: FrameEntry,
     pub(super) payload: Payload,
+    /// The shared objects that the items and their context name.
+    pub(super) objects: Objects,
     /// A block that the items need besides their own, with the context of `map_with`.
     pub(super) context: Option<Arc<SharedBlock>>,
     pub(super) first: u32,

@@ -161,6 +161,17 @@ impl Worker {
                 }
             }
         }
+        if let Some(objects) = &task.objects {
+            match self.link.share_objects(objects) {
+                Ok(true) => {}
+                // It reads its socket before each task, so there is room again after this one.
+                Ok(false) if !self.in_flight.is_empty() => return Err(task),
+                Ok(false) | Err(_) => {
+                    self.cut_off();
+                    return Err(task);
+                }
+            }
+        }
         let frame = Frame {
             entry: task.entry.0,
             first: task.first,
@@ -226,14 +237,10 @@ impl Worker {
         if !in_order || items.count == 0 || items.count > left {
             return Err(Violation("a report of something else than what comes next"));
         }
-        let outcome = match report {
-            Report::Values(bytes) => Outcome::Values(bytes),
-            Report::Block(_) | Report::Failed(_) if items.count != 1 => {
-                return Err(Violation("one outcome for several items"));
-            }
-            Report::Block(block) => Outcome::Block(block),
-            Report::Failed(failure) => Outcome::Failed(Error::failed(failure)),
-        };
+        if items.count != 1 && !matches!(report, Report::Values(_)) {
+            return Err(Violation("one outcome for several items"));
+        }
+        let outcome = Outcome::from(report);
         done.push(front.task.done(front.reported, items.count, outcome));
         front.reported += items.count;
         self.items += u64::from(items.count);
@@ -448,6 +455,19 @@ impl Worker {
         match limit.and_then(|limit| self.task_deadline(limit)) {
             Some(at) => Deadline::at(at),
             None => Deadline::NEVER,
+        }
+    }
+}
+
+impl From<Report> for Outcome {
+    fn from(report: Report) -> Self {
+        match report {
+            Report::Values(bytes) => Self::Values(bytes),
+            Report::Block(block) => Self::Block(block),
+            Report::Failed(failure) => Self::Failed(Error::failed(failure)),
+            Report::Carrying(report, objects) => {
+                Self::Carrying(Box::new(Self::from(*report)), objects)
+            }
         }
     }
 }

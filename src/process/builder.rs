@@ -1,12 +1,13 @@
 use super::Process;
 use super::handle::Pipes;
-use crate::codec::Encode;
+use crate::codec;
 use crate::entry::{self, ValueEntry};
 use crate::start::builder::launch_settings;
 use crate::start::launch::{Closure, Launch, Origin, launch};
 use crate::start::{StartMethod, children, start_method};
 use crate::sys::fd::InternalFd;
 use crate::wire::control::{Body, Call, Role};
+use crate::wire::handles::Carried;
 use crate::{Arguments, Data, Error, Function, Result};
 use std::ffi::CString;
 use std::fs::File;
@@ -46,7 +47,7 @@ pub enum ParentDeath {
 /// What the new process runs.
 enum Target {
     /// A function of the executable, with encoded arguments.
-    Call(Result<(ValueEntry, Vec<u8>)>),
+    Call(Result<(ValueEntry, Vec<u8>, Carried)>),
     /// A closure in the memory that a fork copies.
     Closure(Closure),
 }
@@ -80,9 +81,8 @@ impl<R: Data> ProcessBuilder<R> {
         A: Arguments,
     {
         let target = entry::value_entry::<F, A>().and_then(|entry| {
-            let mut bytes = Vec::new();
-            Encode::encode(arguments, &mut bytes).map_err(Error::arguments)?;
-            Ok((entry, bytes))
+            let (bytes, carried) = codec::encode_arguments(arguments)?;
+            Ok((entry, bytes, carried))
         });
         Self::with(Target::Call(target), None)
     }
@@ -199,6 +199,7 @@ impl<R: Data> ProcessBuilder<R> {
         let pipes = self.open_stdio()?;
         let method = self.method.unwrap_or_else(start_method);
         let mut bodies = Vec::new();
+        let mut carried = Carried::new();
         let (origin, call) = match (self.target, method) {
             (Target::Closure(closure), StartMethod::Fork) => {
                 let arguments = Body::Inline(Vec::new());
@@ -211,13 +212,14 @@ impl<R: Data> ProcessBuilder<R> {
                 )));
             }
             (Target::Call(target), method) => {
-                let (entry, bytes) = target?;
+                let (entry, bytes, objects) = target?;
+                carried = objects;
                 let arguments = Body::pack(bytes, &mut bodies)
                     .map_err(|error| Error::os("no shared memory for the arguments", error))?;
                 (Origin::of(method), Call { entry: entry.0, arguments })
             }
         };
-        let starting = launch(&self.launch, origin, Role::Process(call), &bodies)?;
+        let starting = launch(&self.launch, origin, Role::Process(call), &bodies, &carried)?;
         starting.hello()?;
         let (child, socket) = starting.finish()?;
         let Launch { name, daemon, .. } = self.launch;

@@ -6,6 +6,7 @@ use crate::sys::clock::Deadline;
 use crate::sys::fd::InternalFd;
 use crate::sys::pidfd::Exit;
 use crate::wire::control::{self, Failure, Incoming, ToParent};
+use crate::wire::handles;
 use crate::{Arguments, Data, Error, Execution, ExitStatus, Function, Result};
 use std::fmt;
 use std::marker::PhantomData;
@@ -164,13 +165,18 @@ impl<R: Data> Process<R> {
         let mut last_words = None;
         while let Ok(Incoming::Message(message)) = control::try_recv(socket, &mut buffer) {
             match message.body {
-                ToParent::Returned(Ok(body)) => {
+                ToParent::Returned { result: Ok(body), objects } => {
+                    let mut fds = message.fds.into_iter();
                     let bytes = body
-                        .unpack(&mut message.fds.into_iter())
+                        .unpack(&mut fds)
                         .map_err(|error| Error::os("the result could not be read", error))?;
-                    return decode_value(&mut Reader(&bytes)).map_err(Error::result);
+                    let received = handles::receive(&objects, fds).collect();
+                    let decode = || decode_value(&mut Reader(&bytes));
+                    return handles::providing(received, decode).map_err(Error::result);
                 }
-                ToParent::Returned(Err(failure)) => return Err(Error::failed(failure)),
+                ToParent::Returned { result: Err(failure), .. } => {
+                    return Err(Error::failed(failure));
+                }
                 ToParent::StartFailed(failure) => {
                     return Err(crate::start::launch::start_failure(failure));
                 }

@@ -3,6 +3,7 @@
 mod builder;
 mod current;
 mod handle;
+mod timer;
 
 pub use builder::{ParentDeath, ProcessBuilder, Stdio};
 pub use current::{
@@ -10,6 +11,7 @@ pub use current::{
     current_process, parent_process,
 };
 pub use handle::Process;
+pub use timer::Timer;
 
 #[cfg(all(test, feature = "hook"))]
 mod tests {

@@ -18,6 +18,8 @@ const PARKED: usize = 192;
 const RESULT_HEAD: usize = 256;
 const BELL: usize = 320;
 const COMMAND: usize = 384;
+/// Beside the command: the worker looks at both before each task.
+const NEWS: usize = COMMAND + 8;
 const FREE_BLOCKS: usize = 448;
 const START: usize = 4096;
 const LEN: usize = START + RING;
@@ -90,6 +92,18 @@ impl Board {
     /// The parent asks.
     pub(crate) fn set_command(&self, command: Command) {
         self.0.word32(COMMAND).store(command as u32, Ordering::Release);
+    }
+
+    /// How many messages to the worker were announced here.
+    pub(crate) fn news(&self) -> u32 {
+        // Acquire: a message that is announced has been sent.
+        self.0.word32(NEWS).load(Ordering::Acquire)
+    }
+
+    /// The parent has sent a message that the worker should read before it goes on.
+    pub(crate) fn announce(&self) {
+        // Release: the message has been sent before.
+        self.0.word32(NEWS).fetch_add(1, Ordering::Release);
     }
 
     /// A header word of the result ring, at a ring position that is a multiple of 8.

@@ -31,6 +31,10 @@ pub(crate) enum Kind {
     Block = 3,
     /// Nothing: the next record is at the start of the ring.
     Wrap = 4,
+    /// The number of objects that were sent for it, a word, and one encoded result.
+    Carrying = 5,
+    /// As `Block`, and the number of objects that were sent for it: three words.
+    CarryingBlock = 6,
 }
 
 /// Which items a record is about.
@@ -246,6 +250,8 @@ impl ResultReader {
                 1 => Kind::Values,
                 2 => Kind::Failure,
                 3 => Kind::Block,
+                5 => Kind::Carrying,
+                6 => Kind::CarryingBlock,
                 _ => return Err(Violation("a record of an unknown kind")),
             };
             let start = self.head + HEADER as u64;

@@ -1,11 +1,13 @@
 //! A mapping seen as words and byte ranges.
 
+use super::racy::copy_out as copy_racy;
 use crate::sys::memfd;
-use crate::sys::mmap::Mapping;
+use crate::sys::mmap::{Inherit, Mapping};
 use bytemuck::Pod;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Mapped memory that another process may map too.
 ///
@@ -19,7 +21,7 @@ impl Segment {
     /// Creates a sealed memfd of `len` bytes and maps it for reading and writing.
     pub(crate) fn create(name: &str, len: usize) -> io::Result<(Self, OwnedFd)> {
         let fd = memfd::create(name, len)?;
-        let mapping = Mapping::read_write(&fd, len)?;
+        let mapping = Mapping::read_write(&fd, len, Inherit::No)?;
         Ok((Self(mapping), fd))
     }
 
@@ -27,15 +29,40 @@ impl Segment {
     /// cannot shrink.
     pub(crate) fn open(fd: &OwnedFd, len: usize, writable: bool) -> io::Result<Self> {
         Ok(Self(if writable {
-            Mapping::read_write(fd, len)?
+            Mapping::read_write(fd, len, Inherit::No)?
         } else {
-            Mapping::read_only(fd, len)?
+            Mapping::read_only(fd, len, Inherit::No)?
         }))
+    }
+
+    /// Wraps a mapping that is shared with others.
+    pub(super) fn of(mapping: Mapping) -> Self {
+        Self(mapping)
+    }
+
+    /// The mapping, to move or change it as a whole.
+    pub(super) fn mapping(&self) -> &Mapping {
+        &self.0
+    }
+
+    /// As [`mapping`](Self::mapping).
+    pub(super) fn mapping_mut(&mut self) -> &mut Mapping {
+        &mut self.0
+    }
+
+    /// As [`mapping`](Self::mapping).
+    pub(super) fn into_mapping(self) -> Mapping {
+        self.0
     }
 
     /// The length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// The address of the first byte; the mapping lives as long as the segment.
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.0.start()
     }
 
     /// The 32-bit word at byte `at`.
@@ -69,6 +96,21 @@ impl Segment {
         // SAFETY: the source range was checked by `address`; the target is an exclusive slice of
         // private memory, so the two do not overlap.
         unsafe { copy_racy(source, target.as_mut_ptr(), target.len()) };
+    }
+
+    /// Copies bytes in that another process may be reading, or writing, meanwhile: what is there
+    /// afterwards is some mix, never undefined.
+    ///
+    /// # Panics
+    /// If the range is not inside the segment.
+    pub(crate) fn copy_in(&self, at: usize, source: &[u8]) {
+        if source.is_empty() {
+            return;
+        }
+        let target = self.address(at, source.len());
+        // SAFETY: the target range was checked by `address`, and the mapping is writable (only
+        // writable segments are written to); the source is a slice of private memory.
+        unsafe { super::racy::copy_in(source.as_ptr(), target, source.len()) };
     }
 
     /// Copies `count` numbers out, into memory that is not cleared first.
@@ -120,61 +162,6 @@ impl Segment {
         assert!(end.is_some_and(|end| end <= self.0.len()), "a range outside the segment");
         // SAFETY: `at` is at most the length of the mapping, checked just above.
         unsafe { self.0.start().add(at) }.as_ptr()
-    }
-}
-
-/// Copies memory that may change under the copy, without a data race in Rust's sense.
-///
-/// # Safety
-/// `source` is readable and `target` writable for `len` bytes, they do not overlap, and nobody
-/// else accesses `target`.
-unsafe fn copy_racy(source: *const u8, target: *mut u8, len: usize) {
-    /// Below this the string instruction's start-up costs more than it saves.
-    const LONG: usize = 256;
-    #[cfg(target_arch = "x86_64")]
-    if len >= LONG {
-        // SAFETY: to the compiler the asm block is opaque: it may read anything from `source` and
-        // writes exactly `len` bytes of `target`. The direction flag is clear by the ABI.
-        unsafe {
-            std::arch::asm!(
-                "rep movsb",
-                inout("rcx") len => _,
-                inout("rsi") source => _,
-                inout("rdi") target => _,
-                options(nostack, preserves_flags)
-            );
-        }
-        return;
-    }
-    let _ = LONG;
-    // SAFETY: passed on from the caller.
-    unsafe { copy_by_words(source, target, len) };
-}
-
-/// Copies by relaxed atomic loads, words where the source is aligned.
-///
-/// # Safety
-/// As for `copy_racy`.
-unsafe fn copy_by_words(source: *const u8, target: *mut u8, len: usize) {
-    let mut done = 0;
-    if source.cast::<u64>().is_aligned() {
-        while done + 8 <= len {
-            // SAFETY: `done + 8` is within the length that the caller vouches for, and the source
-            // address is aligned, being a multiple of 8 from an aligned one.
-            // Relaxed: ordering comes from the protocol's words.
-            unsafe {
-                let word = AtomicU64::from_ptr(source.add(done).cast_mut().cast());
-                target.add(done).cast::<u64>().write_unaligned(word.load(Ordering::Relaxed));
-            }
-            done += 8;
-        }
-    }
-    for index in done..len {
-        // SAFETY: `index` is within the length that the caller vouches for. Relaxed: as above.
-        unsafe {
-            let byte = AtomicU8::from_ptr(source.add(index).cast_mut());
-            target.add(index).write(byte.load(Ordering::Relaxed));
-        }
     }
 }
 

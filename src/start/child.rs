@@ -17,9 +17,10 @@ use crate::sys::signal;
 use crate::wire::control::{
     self, Body, Call, Failure, Incoming, Message, Role, Setup, ToChild, ToParent,
 };
+use crate::wire::handles::{self, Carried};
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,8 +75,8 @@ fn adapt(
 fn live(control: OwnedFd, closure: Option<Closure>, leave: Leave) -> ! {
     let control = Arc::new(control);
     match begin(&control) {
-        Ok((role, fds)) => {
-            let code = play(role, fds, control, closure);
+        Ok((setup, fds)) => {
+            let code = play(setup, fds, control, closure);
             leave(code)
         }
         Err(error) => {
@@ -86,7 +87,7 @@ fn live(control: OwnedFd, closure: Option<Closure>, leave: Leave) -> ! {
 }
 
 /// Takes the setup, hangs on to the lifeline, and says hello.
-fn begin(control: &Arc<OwnedFd>) -> io::Result<(Role, std::vec::IntoIter<OwnedFd>)> {
+fn begin(control: &Arc<OwnedFd>) -> io::Result<(Setup, std::vec::IntoIter<OwnedFd>)> {
     // As a rule the setup is there, and then there is no need to ask for the time.
     let incoming = match control::try_recv(control, &mut Vec::new())? {
         Incoming::Nothing => control::recv(control, Deadline::after(SETUP_TIMEOUT))?,
@@ -111,8 +112,9 @@ fn begin(control: &Arc<OwnedFd>) -> io::Result<(Role, std::vec::IntoIter<OwnedFd
     }
     signal::set_thread_name(&setup.name);
     install_panic_hook(control, &setup);
-    context::enter(Context::child(setup.name, setup.daemon, setup.parent_pid, lifeline));
-    Ok((setup.role, fds))
+    let name = setup.name.clone();
+    context::enter(Context::child(name, setup.daemon, setup.parent_pid, lifeline));
+    Ok((setup, fds))
 }
 
 fn install_panic_hook(control: &Arc<OwnedFd>, setup: &Setup) {
@@ -124,12 +126,18 @@ fn install_panic_hook(control: &Arc<OwnedFd>, setup: &Setup) {
 }
 
 fn play(
-    role: Role,
-    fds: std::vec::IntoIter<OwnedFd>,
+    setup: Setup,
+    mut fds: std::vec::IntoIter<OwnedFd>,
     control: Arc<OwnedFd>,
     closure: Option<Closure>,
 ) -> i32 {
-    match role {
+    if !setup.objects.is_empty() {
+        let mut all: Vec<OwnedFd> = fds.collect();
+        let received = all.split_off(all.len().saturating_sub(setup.objects.len()));
+        handles::install(handles::receive(&setup.objects, received.into_iter()).collect());
+        fds = all.into_iter();
+    }
+    match setup.role {
         Role::Worker(role) => worker::serve(role, fds, control),
         Role::Process(call) => run_process(call, fds, &control, closure),
         Role::ForkServer(preload) => forkserver::serve(preload, &control),
@@ -152,16 +160,20 @@ fn run_process(
     };
     exit::flush_output();
     let mut bodies = Vec::new();
-    let result = result.and_then(|bytes| {
+    let mut carried = Carried::new();
+    let result = result.and_then(|(bytes, objects)| {
+        carried = objects;
         let len = bytes.len();
         Body::pack(bytes, &mut bodies).map_err(|error| {
             Failure::Encode(format!("no shared memory for a result of {len} bytes: {error}"))
         })
     });
     let code = i32::from(result.is_err());
-    let bodies: Vec<_> = bodies.iter().map(std::os::fd::AsFd::as_fd).collect();
+    let fds: Vec<_> =
+        bodies.iter().map(AsFd::as_fd).chain(handles::descriptors(&carried)).collect();
+    let message = ToParent::Returned { result, objects: handles::numbers(&carried) };
     // If the parent is gone there is nobody to tell.
-    let _ = control::send(control, &ToParent::Returned(result), &bodies, true);
+    let _ = control::send(control, &message, &fds, true);
     children::finish();
     code
 }

@@ -14,6 +14,7 @@ use crate::sys::pidfd::Child;
 use crate::sys::procfs::thread_count;
 use crate::sys::signal;
 use crate::wire::control::{self, Body, Failure, Incoming, Message, Role, ToChild, ToParent};
+use crate::wire::handles::Carried;
 use crate::{Error, Result};
 use std::ffi::CString;
 use std::io;
@@ -45,7 +46,7 @@ impl ForkServer {
     ) -> Result<Self> {
         let plan = Launch { name: "forkserver".to_owned(), ..template.clone() };
         let role = Role::ForkServer(preload.map(|entry| entry.0));
-        let mut starting = launch(&plan, origin, role, &[])?;
+        let mut starting = launch(&plan, origin, role, &[], &Carried::new())?;
         starting.hello()?;
         starting.ready()?;
         let (child, socket) = starting.finish()?;

@@ -2,7 +2,7 @@
 
 use super::child;
 use super::{Environment, ForkServer, StartMethod, forkserver};
-use crate::entry;
+use crate::entry::{self, Returned};
 use crate::error::Kind;
 use crate::sys::child::{Image, Settings, exec_self};
 use crate::sys::clock::Deadline;
@@ -14,6 +14,7 @@ use crate::sys::lifeline;
 use crate::sys::pidfd::{Child, Exit};
 use crate::sys::socket;
 use crate::wire::control::{self, Failure, Incoming, Role, Setup, ToChild, ToParent};
+use crate::wire::handles::{self, Carried};
 use crate::{Error, ExitStatus, Result};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,7 +26,7 @@ use std::time::Duration;
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What runs in a forked process instead of a function named by an entry.
-pub(crate) type Closure = Box<dyn FnOnce() -> std::result::Result<Vec<u8>, Failure>>;
+pub(crate) type Closure = Box<dyn FnOnce() -> Returned>;
 
 /// Everything about a child that does not depend on its role.
 #[derive(Clone, Debug)]
@@ -88,12 +89,14 @@ pub(crate) struct Starting {
     timeout: Duration,
 }
 
-/// Starts a child for a role; `fds` are the role's descriptors.
+/// Starts a child for a role; `fds` are the role's descriptors, `objects` those that its arguments
+/// name.
 pub(crate) fn launch(
     launch: &Launch,
     origin: Origin<'_>,
     role: Role,
     fds: &[OwnedFd],
+    objects: &Carried,
 ) -> Result<Starting> {
     entry::require_init()?;
     entry::registry::check()?;
@@ -103,7 +106,7 @@ pub(crate) fn launch(
     let deadline = Deadline::after(launch.start_timeout);
     let (ours, theirs) = socket::pair().map_err(os("no control socket for a new process"))?;
     let ours = InternalFd::new(ours);
-    send_setup(&ours, launch, role, fds)?;
+    send_setup(&ours, launch, role, fds, objects)?;
     let child = match origin {
         Origin::Spawn => spawn(launch, &theirs)?,
         Origin::ForkServer => forkserver::global_start(launch, &theirs, deadline)?,
@@ -118,7 +121,13 @@ fn os(doing: &'static str) -> impl Fn(std::io::Error) -> Error {
     move |error| Error::os(doing, error)
 }
 
-fn send_setup(socket: &InternalFd, launch: &Launch, role: Role, fds: &[OwnedFd]) -> Result<()> {
+fn send_setup(
+    socket: &InternalFd,
+    launch: &Launch,
+    role: Role,
+    fds: &[OwnedFd],
+    objects: &Carried,
+) -> Result<()> {
     let lifeline = lifeline::read_end().map_err(os("no lifeline for a new process"))?;
     let setup = Setup {
         identity: image::current().identity().to_vec(),
@@ -127,8 +136,10 @@ fn send_setup(socket: &InternalFd, launch: &Launch, role: Role, fds: &[OwnedFd])
         parent_death_signal: launch.parent_death_signal,
         daemon: launch.daemon,
         role,
+        objects: handles::numbers(objects),
     };
-    let all: Vec<BorrowedFd<'_>> = [&lifeline].into_iter().chain(fds).map(AsFd::as_fd).collect();
+    let fds = [&lifeline].into_iter().chain(fds).map(AsFd::as_fd);
+    let all: Vec<BorrowedFd<'_>> = fds.chain(handles::descriptors(objects)).collect();
     control::send(socket, &ToChild::Setup(setup), &all, false)
         .map_err(os("the setup of a new process could not be sent"))
 }

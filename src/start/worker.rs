@@ -3,6 +3,7 @@
 use crate::entry;
 use crate::sys::{exit, signal};
 use crate::wire::control::{self, Call, Failure, ToParent, WorkerRole};
+use crate::wire::handles;
 use crate::wire::worker_link::{Inbox, Limits, Outbox};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -25,6 +26,7 @@ pub(super) fn serve(
     {
         return refuse(&control, failure);
     }
+    handles::install(handles::Received::new());
     if control::send(&control, &ToParent::Ready, &[], true).is_err() {
         return 1;
     }
@@ -57,7 +59,7 @@ fn open(
     let missing = || io::Error::other("the rings of a worker did not come");
     let board = fds.next().ok_or_else(missing)?;
     let tasks = fds.next().ok_or_else(missing)?;
-    Ok((Inbox::open(&tasks)?, Outbox::open(control, &board, limits)?))
+    Ok((Inbox::open(&tasks, entry::drop_contexts_with)?, Outbox::open(control, &board, limits)?))
 }
 
 fn initialise(call: Call, fds: &mut std::vec::IntoIter<OwnedFd>) -> Result<(), Failure> {

@@ -28,6 +28,12 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Ends this process with `SIGABRT`, when there is no way on, and says why.
+pub(crate) fn abort_with(why: &str) -> ! {
+    let _ = std::io::stderr().write_all(format!("{why}\n").as_bytes());
+    std::process::abort()
+}
+
 /// Runs `handler` when this process returns from `main` or calls `exit`.
 pub(crate) fn at_exit(handler: extern "C" fn()) {
     // SAFETY: `handler` is a function of this image, which is never unloaded. If the table is

@@ -1,5 +1,6 @@
 //! Fork, and what must be mended after one.
 
+use super::identity;
 use super::pidfd::Child;
 use super::procfs::thread_count;
 use std::io;
@@ -14,15 +15,23 @@ static HANDLER: Once = Once::new();
 extern "C" fn bump() {
     // Relaxed: the forked child has one thread, and nobody else shares its copy of the word.
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    identity::forget();
 }
 
 /// A number that differs between a process and its forked children, also those that user code
 /// forks. Objects that belong to one process remember it.
 pub(crate) fn generation() -> u32 {
     HANDLER.call_once(|| {
-        // SAFETY: `bump` touches one atomic, which is async-signal-safe, and is never unloaded.
+        // SAFETY: `bump` touches two atomics and a thread-local word that needs no set-up, which
+        // is async-signal-safe, and is never unloaded.
         unsafe { libc::pthread_atfork(None, None, Some(bump)) };
     });
+    known_generation()
+}
+
+/// As [`generation`], once somebody has called that.
+#[inline]
+pub(crate) fn known_generation() -> u32 {
     // Relaxed: see `bump`.
     GENERATION.load(Ordering::Relaxed)
 }

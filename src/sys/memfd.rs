@@ -3,7 +3,9 @@
 //! Semantics: memfd_create(2) and the file seals of fcntl(2). A memfd has no name in any file
 //! system, so nothing is left behind whoever dies.
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use super::room;
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
 use std::io;
@@ -12,12 +14,119 @@ use std::os::unix::fs::MetadataExt;
 
 /// Creates a memfd of `len` bytes whose size can never change again.
 pub(crate) fn create(name: &str, len: usize) -> io::Result<OwnedFd> {
-    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-    let file = File::from(fd);
-    file.set_len(len as u64)?;
-    let fd = OwnedFd::from(file);
+    let fd = sized(name, len, MFdFlags::empty())?;
     seal(&fd, SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)?;
     Ok(fd)
+}
+
+/// Creates a memfd of `len` bytes that cannot shrink or grow, and whose memory is really there.
+///
+/// # Errors
+/// If there is not enough memory: now, and not by a signal when it is first touched.
+pub(crate) fn create_reserved(name: &str, len: usize) -> io::Result<OwnedFd> {
+    let fd = create(name, len)?;
+    reserve(&fd, 0, len)?;
+    Ok(fd)
+}
+
+/// Creates a memfd that cannot shrink, of `len` bytes whose memory is really there; [`reserve`]
+/// makes it longer. `huge_page` is the size of its pages in bytes, a power of two, if they shall
+/// be explicit huge pages; `len` is a multiple of it.
+pub(crate) fn create_growable(
+    name: &str,
+    len: usize,
+    huge_page: Option<usize>,
+) -> io::Result<OwnedFd> {
+    let pages = match huge_page {
+        None => MFdFlags::empty(),
+        Some(size) => {
+            let log = MFdFlags::from_bits_retain(size.trailing_zeros() << libc::MFD_HUGE_SHIFT);
+            MFdFlags::MFD_HUGETLB | log
+        }
+    };
+    let fd = sized(name, 0, pages)?;
+    seal(&fd, SealFlag::F_SEAL_SHRINK)?;
+    match huge_page {
+        None => reserve(&fd, 0, len)?,
+        Some(_) => reserve_huge(&fd, 0, len)?,
+    }
+    Ok(fd)
+}
+
+/// As [`reserve`], in a file of explicit huge pages. They are set aside already, or not: the rest
+/// of the memory has nothing to do with it.
+pub(crate) fn reserve_huge(fd: impl AsFd, at: usize, len: usize) -> io::Result<()> {
+    room::check_file_size(at.saturating_add(len))?;
+    reserve_range(fd, at, len)
+}
+
+fn sized(name: &str, len: usize, flags: MFdFlags) -> io::Result<OwnedFd> {
+    room::check_file_size(len)?;
+    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING | flags)?;
+    let file = File::from(fd);
+    file.set_len(len as u64)?;
+    Ok(OwnedFd::from(file))
+}
+
+/// Has the kernel set memory aside for a part of the file, which becomes as long as that needs.
+///
+/// # Errors
+/// If there is not enough memory; what was set aside is given back.
+pub(crate) fn reserve(fd: impl AsFd, at: usize, len: usize) -> io::Result<()> {
+    // Others take memory at the same time, so the question is asked again on the way. It also
+    // keeps each call short: an interrupted one gives back all that it had, so with a timer
+    // that ticks faster than one large call, that call would never end.
+    const STEP: usize = 256 << 20;
+    let end = at.checked_add(len).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    room::check_file_size(end)?;
+    let mut done = at;
+    while done < end {
+        let step = STEP.min(end - done);
+        let result = room::check(end - done).and_then(|()| reserve_range(&fd, done, step));
+        if let Err(error) = result {
+            let give_back =
+                FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            let _ = fallocate(&fd, give_back, at as i64, len as i64);
+            return Err(error);
+        }
+        done += step;
+    }
+    Ok(())
+}
+
+fn reserve_range(fd: impl AsFd, at: usize, len: usize) -> io::Result<()> {
+    const SMALLEST: usize = 1 << 20;
+    let too_large = |_| io::Error::from(io::ErrorKind::OutOfMemory);
+    let (mut done, end, mut step) = (at, at + len, len);
+    while done < end {
+        step = step.min(end - done);
+        let range =
+            (i64::try_from(done).map_err(too_large)?, i64::try_from(step).map_err(too_large)?);
+        match fallocate(&fd, FallocateFlags::empty(), range.0, range.1) {
+            Err(Errno::EINTR) => step = (step / 2).max(SMALLEST),
+            Err(error) => return Err(error.into()),
+            Ok(()) => done += step,
+        }
+    }
+    Ok(())
+}
+
+/// Seals a memfd against all writing.
+///
+/// # Errors
+/// `ResourceBusy` while anybody, also another process, has it mapped for writing.
+pub(crate) fn seal_writes(fd: impl AsFd) -> io::Result<()> {
+    seal(fd, SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)
+}
+
+/// As [`checked_len`], for a file that nobody can write to.
+pub(crate) fn checked_frozen_len(fd: impl AsFd) -> io::Result<usize> {
+    let seals = fcntl(&fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate);
+    if !seals.is_ok_and(|seals| seals.contains(SealFlag::F_SEAL_WRITE)) {
+        let what = "memory that is not sealed against writing";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    checked_len(fd)
 }
 
 /// Adds the seals that make every mapping made from now on read-only, for good.
@@ -27,7 +136,7 @@ pub(crate) fn seal_future_writes(fd: &OwnedFd) -> io::Result<()> {
     seal(fd, SealFlag::F_SEAL_FUTURE_WRITE | SealFlag::F_SEAL_SEAL)
 }
 
-fn seal(fd: &OwnedFd, seals: SealFlag) -> io::Result<()> {
+fn seal(fd: impl AsFd, seals: SealFlag) -> io::Result<()> {
     fcntl(fd, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(())
 }

@@ -15,7 +15,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// The most descriptors that one message carries.
-pub(crate) const MAX_FDS: usize = 8;
+pub(crate) const MAX_FDS: usize = 240;
 /// The most that the kernel passes in one message: `SCM_MAX_FD` in <net/scm.h>.
 const SCM_MAX_FD: usize = 253;
 

@@ -62,7 +62,7 @@ pub(crate) struct Call {
     pub(crate) arguments: Body,
 }
 
-/// What a new child is to be. Descriptors: the lifeline, then the role's, then bodies.
+/// What a new child is to be. Descriptors: the lifeline, then the role's, then bodies, then objects.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Setup {
     /// The identity of the parent's build.
@@ -73,6 +73,8 @@ pub(crate) struct Setup {
     pub(crate) parent_death_signal: i32,
     pub(crate) daemon: bool,
     pub(crate) role: Role,
+    /// The numbers of the objects in the arguments.
+    pub(crate) objects: Vec<u64>,
 }
 
 /// What a child does after hello.
@@ -107,6 +109,14 @@ pub(crate) enum ToChild {
         capacity: u64,
         forget: Vec<u64>,
     },
+    /// Objects, with their descriptors, for the tasks to come.
+    Objects {
+        uids: Vec<u64>,
+    },
+    /// The parent has dropped these objects.
+    Forget {
+        uids: Vec<u64>,
+    },
     /// To a fork server: start a child. Descriptors: its control socket, then stdio by the flags,
     /// then bodies. The environment is an encoded `Vec<CString>`.
     Fork {
@@ -129,8 +139,11 @@ pub(crate) enum ToParent {
     StartFailed(Failure),
     /// A result block, with its descriptor.
     Block { id: u32 },
-    /// The function of a process has returned this, or failed.
-    Returned(Result<Body, Failure>),
+    /// The objects in the next result, with their descriptors.
+    Objects { uids: Vec<u64> },
+    /// The function of a process has returned this, or failed. Descriptors: the body, if it is in
+    /// one, then the objects in it.
+    Returned { result: Result<Body, Failure>, objects: Vec<u64> },
     /// The function panicked, and the program is built so that this aborts it.
     LastWords(PanicInfo),
     /// From a fork server: the new child, with its pidfd; or why there is none.

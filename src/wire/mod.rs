@@ -2,5 +2,7 @@
 //! rings, blocks and socket that a pool worker has. `README.md` explains hello and shutdown.
 
 pub(crate) mod control;
+pub(crate) mod handles;
 pub(crate) mod parent_link;
+mod sharing;
 pub(crate) mod worker_link;

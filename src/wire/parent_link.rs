@@ -1,12 +1,15 @@
 //! The parent's end of the link to one worker.
 
 use super::control::{self, Failure, Incoming, ToChild, ToParent};
+use super::handles::{self, Received};
+use super::sharing::Sharing;
 use super::worker_link::{ONE_SHOT, POOLED_BLOCKS};
 use crate::error::PanicInfo;
 use crate::shm::block::{ResultBlock, WriterBlock};
 use crate::shm::board::{Board, Command};
 use crate::shm::bytes::Bytes;
 use crate::shm::claim::{self, Position};
+use crate::shm::object::Object;
 use crate::shm::park;
 use crate::shm::results::{Items, Kind, ResultReader, Violation};
 use crate::shm::tasks::{Frame, Posted, TaskSender};
@@ -21,6 +24,8 @@ use std::sync::atomic::Ordering;
 
 /// How many argument blocks a worker keeps mapped.
 const KNOWN_BLOCKS: usize = 4;
+/// How many objects may be announced before the record that names them is read.
+const MAX_OBJECTS: usize = 4096;
 /// How many single-use result blocks may be announced before their records are read.
 const MAX_ANNOUNCED: usize = 1024;
 
@@ -33,6 +38,8 @@ pub(crate) enum Report {
     Block(BlockBytes),
     /// One failure.
     Failed(Failure),
+    /// One result, small or large, with objects.
+    Carrying(Box<Report>, Received),
 }
 
 /// A large result in a block that the worker may still write to. Dropping it frees the block.
@@ -79,13 +86,16 @@ impl Drop for BlockBytes {
 /// The rings, blocks and socket of one worker.
 #[derive(Debug)]
 pub(crate) struct ParentLink {
-    socket: InternalFd,
+    socket: Arc<InternalFd>,
     board: Arc<Board>,
+    sharing: Arc<Sharing>,
     tasks: TaskSender,
     results: ResultReader,
     known: VecDeque<u64>,
     pooled: [Option<(u32, Arc<ResultBlock>)>; POOLED_BLOCKS],
     one_shot: VecDeque<ResultBlock>,
+    /// Objects that came for a record that has not been read, in order.
+    objects: VecDeque<(u64, Arc<Object>)>,
     last_words: Option<PanicInfo>,
 }
 
@@ -108,14 +118,17 @@ impl Rings {
 impl ParentLink {
     /// The link to a worker that has come up.
     pub(crate) fn new(rings: Rings, socket: InternalFd) -> Self {
+        let (socket, board) = (Arc::new(socket), Arc::new(rings.board));
         Self {
+            sharing: Arc::new(Sharing::new(socket.clone(), board.clone())),
             socket,
-            board: Arc::new(rings.board),
+            board,
             tasks: rings.tasks,
             results: ResultReader::default(),
             known: VecDeque::new(),
             pooled: Default::default(),
             one_shot: VecDeque::new(),
+            objects: VecDeque::new(),
             last_words: None,
         }
     }
@@ -160,6 +173,11 @@ impl ParentLink {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Makes sure that the worker has these objects; false while its socket is full.
+    pub(crate) fn share_objects(&self, objects: &[Arc<Object>]) -> io::Result<bool> {
+        self.sharing.share(objects)
     }
 
     /// A single-use block was used: the worker has dropped it.
@@ -236,6 +254,16 @@ impl ParentLink {
                 Report::Failed(failure.map_err(|_| Violation("a garbled failure"))?)
             }
             Kind::Block => Report::Block(self.block(record.body.as_slice())?),
+            Kind::Carrying => {
+                let (count, rest) = first_word(record.body.as_slice())?;
+                let value = Report::Values(Bytes::from(rest));
+                Report::Carrying(Box::new(value), self.take_objects(count)?)
+            }
+            Kind::CarryingBlock => {
+                let (count, rest) = first_word(record.body.as_slice())?;
+                let value = Report::Block(self.block(rest)?);
+                Report::Carrying(Box::new(value), self.take_objects(count)?)
+            }
             Kind::Wrap => return Err(Violation("a stray wrap")),
         };
         Ok(Some((record.items, report)))
@@ -268,6 +296,7 @@ impl ParentLink {
                     ToParent::Bell => {}
                     ToParent::LastWords(info) => self.last_words = Some(info),
                     ToParent::Block { id } => self.announced(id, message.fds)?,
+                    ToParent::Objects { uids } => self.announced_objects(&uids, message.fds)?,
                     _ => return Err(Violation("a message that a worker never sends")),
                 },
                 Ok(Incoming::Nothing) => return Ok(true),
@@ -299,12 +328,37 @@ impl ParentLink {
         Ok(())
     }
 
+    fn announced_objects(&mut self, uids: &[u64], fds: Vec<OwnedFd>) -> Result<(), Violation> {
+        if uids.len() != fds.len() {
+            return Err(Violation("objects without descriptors"));
+        }
+        if self.objects.len() + fds.len() > MAX_OBJECTS {
+            return Err(Violation("too many objects without a record"));
+        }
+        self.objects.extend(handles::receive(uids, fds.into_iter()));
+        Ok(())
+    }
+
+    /// The objects of a record.
+    fn take_objects(&mut self, count: u64) -> Result<Received, Violation> {
+        let missing = Violation("a record for objects that were never sent");
+        let count = usize::try_from(count).map_err(|_| missing)?;
+        if self.objects.len() < count {
+            // The worker sends the descriptors before the record, so they must be here by now.
+            self.drain_socket(&mut Vec::new())?;
+        }
+        if self.objects.len() < count {
+            return Err(missing);
+        }
+        Ok(self.objects.drain(..count).collect())
+    }
+
     fn block(&mut self, body: &[u8]) -> Result<BlockBytes, Violation> {
         let garbled = Violation("a garbled block record");
-        let (id, len) = body.split_at_checked(8).ok_or(garbled)?;
-        let word = |bytes: &[u8]| bytes.try_into().map(u64::from_ne_bytes).map_err(|_| garbled);
-        let id = u32::try_from(word(id)?).map_err(|_| garbled)?;
-        let len = usize::try_from(word(len)?).map_err(|_| garbled)?;
+        let (id, rest) = first_word(body)?;
+        let (len, _) = first_word(rest)?;
+        let id = u32::try_from(id).map_err(|_| garbled)?;
+        let len = usize::try_from(len).map_err(|_| garbled)?;
         let mut found = self.find_block(id, len);
         if found.is_none() {
             // The worker sends the descriptor before the record, so it must be here by now.
@@ -328,6 +382,12 @@ impl ParentLink {
         let free = Some((self.board.clone(), slot_of(id) as u32));
         (len <= block.len()).then(|| BlockBytes { block, len, free })
     }
+}
+
+/// The first word of a record's body, and the rest.
+fn first_word(body: &[u8]) -> Result<(u64, &[u8]), Violation> {
+    let (word, rest) = body.split_first_chunk().ok_or(Violation("a garbled record"))?;
+    Ok((u64::from_ne_bytes(*word), rest))
 }
 
 fn slot_of(id: u32) -> usize {

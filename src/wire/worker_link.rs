@@ -1,6 +1,7 @@
 //! The worker's end of its link to the parent.
 
-use super::control::{self, Failure, Incoming, ToChild, ToParent};
+use super::control::{self, Failure, Incoming, Message, ToChild, ToParent};
+use super::handles::{self, MAX_HANDLES};
 use crate::shm::block::{ArgumentBlock, LARGEST_POOLED, WriterBlock, capacity_for};
 use crate::shm::board::{Board, Command};
 use crate::shm::claim::{self, Position};
@@ -35,6 +36,8 @@ pub(crate) enum Fill {
 
 /// A value that can be encoded into a given space.
 pub(crate) trait Emit {
+    /// Whether the value can name objects.
+    fn may_carry(&self) -> bool;
     /// The encoded length, where it is known without encoding.
     fn known_len(&self) -> Option<usize>;
     /// The encoded length.
@@ -66,11 +69,16 @@ pub(crate) struct Inbox {
     tasks: TaskReceiver,
     blocks: Vec<(u64, ArgumentBlock)>,
     next: u32,
+    /// How many announced messages were looked for.
+    news: u32,
+    /// Called with the numbers of objects that the parent has dropped.
+    forget: fn(&[u64]),
 }
 
 impl Inbox {
-    pub(crate) fn open(tasks: &OwnedFd) -> io::Result<Self> {
-        Ok(Self { tasks: TaskReceiver::open(tasks)?, blocks: Vec::new(), next: 0 })
+    pub(crate) fn open(tasks: &OwnedFd, forget: fn(&[u64])) -> io::Result<Self> {
+        let tasks = TaskReceiver::open(tasks)?;
+        Ok(Self { tasks, blocks: Vec::new(), next: 0, news: 0, forget })
     }
 
     /// Waits for the next frame; `None` when the parent wants the worker to exit.
@@ -82,8 +90,11 @@ impl Inbox {
             }
             if self.tasks.is_posted(self.next) {
                 let descriptor = self.tasks.read(self.next);
+                // The objects of a frame are announced before it is posted.
+                self.hear(outbox);
                 return Some(Running { descriptor, frame: self.next, claimed: 0 });
             }
+            self.hear(outbox);
             if spin.again() {
                 continue;
             }
@@ -97,6 +108,7 @@ impl Inbox {
             outbox.sleep(park::IDLE, || {
                 self.tasks.is_posted(self.next)
                     || claimed() != self.next
+                    || outbox.board.news() != self.news
                     || outbox.board.command() == Command::Exit
             });
         }
@@ -146,14 +158,9 @@ impl Inbox {
         loop {
             match control::recv(&*outbox.socket, Deadline::NEVER)? {
                 Incoming::Message(message) => {
-                    if let ToChild::Block { uid, capacity, forget } = message.body
-                        && let Some(fd) = message.fds.first()
-                    {
-                        self.blocks.retain(|(known, _)| !forget.contains(known));
-                        self.blocks.push((uid, ArgumentBlock::open(fd, capacity as usize)?));
-                        if uid == wanted {
-                            return Ok(());
-                        }
+                    self.take_message(message)?;
+                    if self.blocks.iter().any(|(known, _)| *known == wanted) {
+                        return Ok(());
                     }
                 }
                 Incoming::Closed | Incoming::Nothing => {
@@ -161,6 +168,47 @@ impl Inbox {
                 }
             }
         }
+    }
+
+    /// Reads what the parent has announced.
+    fn hear(&mut self, outbox: &Outbox) {
+        let news = outbox.board.news();
+        if news == self.news {
+            return;
+        }
+        self.news = news;
+        let mut buffer = Vec::new();
+        loop {
+            match control::try_recv(&*outbox.socket, &mut buffer) {
+                // A block that cannot be mapped is found missing by the frame that needs it.
+                Ok(Incoming::Message(message)) => drop(self.take_message(message)),
+                Ok(Incoming::Nothing | Incoming::Closed) => return,
+                // Truncated: out of descriptors. The object is found missing by what needs it.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn take_message(&mut self, message: Message<ToChild>) -> io::Result<()> {
+        let mut fds = message.fds.into_iter();
+        match message.body {
+            ToChild::Block { uid, capacity, forget } => {
+                self.blocks.retain(|(known, _)| !forget.contains(known));
+                if let Some(fd) = fds.next() {
+                    self.blocks.push((uid, ArgumentBlock::open(&fd, capacity as usize)?));
+                }
+            }
+            ToChild::Objects { uids } => {
+                handles::receive(&uids, fds).for_each(|(uid, object)| handles::admit(uid, object));
+            }
+            ToChild::Forget { uids } => {
+                uids.iter().for_each(|uid| handles::dismiss(*uid));
+                (self.forget)(&uids);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Gives the memory of a large, single-use block back.
@@ -264,7 +312,16 @@ impl Outbox {
     }
 
     /// Sends the result of the item that was claimed last.
+    #[inline]
     pub(crate) fn emit(&mut self, running: &Running, value: &impl Emit) -> Result<(), Failure> {
+        if value.may_carry() {
+            handles::collecting(|| self.emit_value(running, value)).0
+        } else {
+            self.emit_value(running, value)
+        }
+    }
+
+    fn emit_value(&mut self, running: &Running, value: &impl Emit) -> Result<(), Failure> {
         if value.known_len().is_some_and(|len| len > MAX_RECORD) {
             return self.emit_block(running, value);
         }
@@ -274,6 +331,9 @@ impl Outbox {
                 self.open_record(running, min);
             }
             match value.fill_entry(self.results.space(&mut self.board)) {
+                Ok(_) if value.may_carry() && handles::is_carrying() => {
+                    return self.emit_carrying(running, value);
+                }
                 Ok(len) => {
                     self.results.add(&self.board, len);
                     return Ok(());
@@ -287,6 +347,56 @@ impl Outbox {
                 Err(Fill::Full) => return self.emit_block(running, value),
             }
         }
+    }
+
+    /// Sends a result with objects, in a record of its own.
+    fn emit_carrying(&mut self, running: &Running, value: &impl Emit) -> Result<(), Failure> {
+        // What was encoded into the open record was not added to it.
+        self.publish(Kind::Values);
+        let count = self.send_collected()?;
+        let mut min = 64;
+        loop {
+            self.open_record(running, min);
+            let space = self.results.space(&mut self.board);
+            let (header, body) = space.split_at_mut(8);
+            match value.fill_entry(body) {
+                Ok(len) => {
+                    header.copy_from_slice(&count.to_ne_bytes());
+                    self.results.add_other(8 + len);
+                    self.publish(Kind::Carrying);
+                    return Ok(());
+                }
+                Err(Fill::Failed(failure)) => {
+                    self.results.close(&self.board, Kind::Carrying);
+                    return Err(failure);
+                }
+                Err(Fill::Full) if !self.results.is_largest() => {
+                    self.results.close(&self.board, Kind::Carrying);
+                    min = MAX_RECORD;
+                }
+                Err(Fill::Full) => {
+                    self.results.close(&self.board, Kind::Carrying);
+                    return self.emit_block_with(running, value, Some(count));
+                }
+            }
+        }
+    }
+
+    /// Sends the descriptors of the objects that the value names; returns how many.
+    fn send_collected(&self) -> Result<u64, Failure> {
+        let carried = handles::take_collected();
+        if carried.len() > MAX_HANDLES {
+            return Err(Failure::Encode(format!(
+                "it names {} shared objects (at most {MAX_HANDLES} in one result)",
+                carried.len()
+            )));
+        }
+        let fds: Vec<_> = handles::descriptors(&carried).collect();
+        let message = ToParent::Objects { uids: handles::numbers(&carried) };
+        control::send(&*self.socket, &message, &fds, true).map_err(|error| {
+            Failure::Encode(format!("the shared objects in it could not be sent: {error}"))
+        })?;
+        Ok(carried.len() as u64)
     }
 
     /// Sends the failure of the item that was claimed last.
@@ -353,6 +463,16 @@ impl Outbox {
     }
 
     fn emit_block(&mut self, running: &Running, value: &impl Emit) -> Result<(), Failure> {
+        self.emit_block_with(running, value, None)
+    }
+
+    /// Sends a result in a block; `sent` objects go with it, or those that the encoding finds.
+    fn emit_block_with(
+        &mut self,
+        running: &Running,
+        value: &impl Emit,
+        sent: Option<u64>,
+    ) -> Result<(), Failure> {
         let len = match value.known_len() {
             Some(len) => len,
             None => value.measure()?,
@@ -379,16 +499,21 @@ impl Outbox {
                 return Err(Failure::Encode(what.to_owned()));
             }
         }
+        let objects = match sent {
+            None if value.may_carry() && handles::is_carrying() => Some(self.send_collected()?),
+            sent => sent,
+        };
         match one_shot {
             Some(block) => self.announce(ONE_SHOT, &block).map_err(refused)?,
             None => self.use_pooled(slot, len).map_err(refused)?,
         }
-        self.open_record(running, 16);
-        let body = self.results.space(&mut self.board);
-        body[..8].copy_from_slice(&u64::from(id).to_ne_bytes());
-        body[8..16].copy_from_slice(&(len as u64).to_ne_bytes());
-        self.results.add_other(16);
-        self.publish(Kind::Block);
+        let mut body = Vec::with_capacity(24);
+        let words = objects.into_iter().chain([id.into(), len as u64]);
+        words.for_each(|word| body.extend_from_slice(&word.to_ne_bytes()));
+        self.open_record(running, body.len());
+        self.results.space(&mut self.board)[..body.len()].copy_from_slice(&body);
+        self.results.add_other(body.len());
+        self.publish(if objects.is_some() { Kind::CarryingBlock } else { Kind::Block });
         Ok(())
     }
 

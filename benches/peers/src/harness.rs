@@ -211,7 +211,10 @@ impl Harness {
     ) {
         let mut rows: Vec<Row> = cells
             .iter()
-            .filter_map(|cell| Row::new(workload, cell.system.name(), samples(cell)))
+            .filter_map(|cell| {
+                let note = self.settings.note(workload);
+                Row::new(workload, cell.system.name(), note, samples(cell))
+            })
             .collect();
         report::sort(workload, &mut rows);
         report::print(workload, &rows);

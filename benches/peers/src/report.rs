@@ -6,10 +6,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::workload::{Better, Workload};
+use crate::workload::{Better, Reach, Workload};
 
 /// The system whose ratio the table shows besides that to the best.
 const REFERENCE: &str = "rayon";
+
+/// The system which is to reach what [`Workload::reach`] says.
+const OURS: &str = "multiproc";
 
 /// The samples of one system for one workload.
 #[derive(Debug, Serialize)]
@@ -20,6 +23,8 @@ pub struct Row {
     pub system: &'static str,
     /// The unit of the values.
     pub unit: &'static str,
+    /// What else has to be known: sizes that depend on the settings.
+    pub note: Option<String>,
     /// The median of the samples.
     pub median: f64,
     /// The smallest sample.
@@ -32,7 +37,12 @@ pub struct Row {
 
 impl Row {
     /// Sums up samples; `None` if there are none.
-    pub fn new(workload: Workload, system: &'static str, samples: &[f64]) -> Option<Row> {
+    pub fn new(
+        workload: Workload,
+        system: &'static str,
+        note: Option<String>,
+        samples: &[f64],
+    ) -> Option<Row> {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
         let (min, max) = (*sorted.first()?, *sorted.last()?);
@@ -45,6 +55,7 @@ impl Row {
             workload: workload.name(),
             system,
             unit: workload.unit(),
+            note,
             median,
             min,
             max,
@@ -69,7 +80,8 @@ pub fn print(workload: Workload, rows: &[Row]) {
         Better::Lower => "lower is better",
         Better::Higher => "higher is better",
     };
-    println!("{} ({}, {direction})", workload.name(), workload.unit());
+    let note = best.note.as_ref().map_or_else(String::new, |note| format!("; {note}"));
+    println!("{} ({}, {direction}{note})", workload.name(), workload.unit());
     println!(
         "  {:<22}{:>14}{:>14}{:>14}{:>6}{:>11}{:>11}",
         "system", "median", "min", "max", "runs", "x best", "x rayon"
@@ -86,7 +98,29 @@ pub fn print(workload: Workload, rows: &[Row]) {
             reference.map_or_else(String::new, |reference| ratio(row, reference)),
         );
     }
+    for reach in workload.reach() {
+        if let Some(line) = verdict(workload, *reach, rows) {
+            println!("  {line}");
+        }
+    }
     println!();
+}
+
+/// Whether our system reaches what it is to; `None` if that was not measured.
+fn verdict(workload: Workload, reach: Reach, rows: &[Row]) -> Option<String> {
+    let median = |system| rows.iter().find(|row| row.system == system).map(|row| row.median);
+    let ours = median(OURS)?;
+    let (bound, goal) = match reach {
+        Reach::Value(bound) => (bound, format!("{} {}", number(bound), workload.unit())),
+        Reach::Times(times, system) => {
+            (times * median(system)?, format!("{} x {system}", number(times)))
+        }
+    };
+    let (sign, met) = match workload.better() {
+        Better::Lower => ("<=", ours <= bound),
+        Better::Higher => (">=", ours >= bound),
+    };
+    Some(format!("reach: {OURS} {sign} {goal}: {}", if met { "met" } else { "NOT MET" }))
 }
 
 /// The median of a row as a multiple of that of another.
@@ -121,19 +155,30 @@ mod tests {
 
     #[test]
     fn a_row_sums_up_its_samples() {
-        let row = Row::new(Workload::Apply, "x", &[3.0, 1.0, 8.0, 2.0]).unwrap();
+        let row = Row::new(Workload::Apply, "x", None, &[3.0, 1.0, 8.0, 2.0]).unwrap();
         assert_eq!((row.min, row.median, row.max, row.runs), (1.0, 2.5, 8.0, 4));
         assert_eq!((row.workload, row.unit), ("apply_roundtrip", "us/op"));
-        assert!(Row::new(Workload::Apply, "x", &[]).is_none());
+        assert!(Row::new(Workload::Apply, "x", None, &[]).is_none());
     }
 
     #[test]
     fn the_best_comes_first() {
         for (workload, best) in [(Workload::Apply, 1.0), (Workload::Map, 2.0)] {
-            let mut rows = [1.0, 2.0].map(|value| Row::new(workload, "x", &[value]).unwrap());
+            let mut rows = [1.0, 2.0].map(|value| Row::new(workload, "x", None, &[value]).unwrap());
             sort(workload, &mut rows);
             assert_eq!(rows[0].median, best);
         }
+    }
+
+    #[test]
+    fn a_verdict_needs_what_it_compares() {
+        let row = |system, value| Row::new(Workload::Apply, system, None, &[value]).unwrap();
+        let rows = [row("multiproc", 1.0), row("rayon", 9.0)];
+        let verdict = |reach, rows| verdict(Workload::Apply, reach, rows);
+        assert!(verdict(Reach::Value(1.0), &rows).unwrap().ends_with(": met"));
+        assert!(verdict(Reach::Times(0.1, "rayon"), &rows).unwrap().ends_with(": NOT MET"));
+        assert!(verdict(Reach::Times(0.1, "limit"), &rows).is_none());
+        assert!(verdict(Reach::Value(1.0), &rows[1..]).is_none());
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::workload::Workload;
+
 /// Workers of a pool wherever the workload does not say otherwise.
 pub const WORKERS: usize = 2;
 
@@ -27,7 +29,7 @@ impl Settings {
     /// Once everything together took this long, each system is sampled only once
     /// for a workload, so that `--quick` ends in time on a busy machine too.
     pub fn patience(&self) -> Duration {
-        if self.quick { Duration::from_secs(35) } else { Duration::MAX }
+        if self.quick { Duration::from_secs(50) } else { Duration::MAX }
     }
 
     /// A sample that takes longer than this has failed.
@@ -49,6 +51,41 @@ impl Settings {
     /// Tasks in one round of `tiny_tasks`.
     pub fn tiny_tasks(&self) -> u64 {
         if self.quick { 5_000 } else { 50_000 }
+    }
+
+    /// Bytes of the array of a workload which has one.
+    ///
+    /// A quarter of a GiB is far more than the caches hold and than is mapped by
+    /// chance; what is measured per byte, or does not depend on the size, is the
+    /// same with it.
+    pub fn array_bytes(&self, workload: Workload) -> usize {
+        match workload {
+            Workload::ArraySum | Workload::FreezeSend if !self.quick => 1 << 30,
+            _ => 256 << 20,
+        }
+    }
+
+    /// As [`Settings::array_bytes`] for Python, which takes its time over each
+    /// number.
+    pub fn python_array_bytes(&self, workload: Workload) -> usize {
+        match workload {
+            Workload::ArraySum | Workload::ChunksMut if self.quick => 32 << 20,
+            _ => self.array_bytes(workload),
+        }
+    }
+
+    /// What has to be known of a workload besides its name.
+    pub fn note(&self, workload: Workload) -> Option<String> {
+        if !workload.has_array() {
+            return None;
+        }
+        let size = self.array_bytes(workload) >> 20;
+        let pythons = self.python_array_bytes(workload) >> 20;
+        Some(match workload {
+            Workload::FreezeSend => format!("{size} MiB, the same again and again"),
+            _ if size == pythons => format!("{size} MiB"),
+            _ => format!("{size} MiB, cpython {pythons} MiB"),
+        })
     }
 
     /// Over how long `idle_cpu` watches.

@@ -26,6 +26,26 @@ pub enum Workload {
     IdleCpu,
     /// Private memory of a pool worker which has run a few tasks.
     WorkerMemory,
+    /// Take and give back a lock that could be shared with a process, but is not.
+    LockUncontended,
+    /// Two parties take a lock in turn, as fast as they can: from one turn to the
+    /// next, whoever has it.
+    LockContended,
+    /// Add one to a shared number which has a lock of its own, and which nobody
+    /// else wants.
+    ValueUpdate,
+    /// Set an event that another party waits for, and wait for one that it sets.
+    EventPingpong,
+    /// Release a semaphore which another party acquires, and acquire one that it
+    /// releases.
+    SemaphoreHandoff,
+    /// Add up an array of `f64` in place, on two workers that have seen it before.
+    ArraySum,
+    /// Change every number of an array of `f64` in place, likewise.
+    ChunksMut,
+    /// Hand an immutable array to a task, which reads both ends of it; the same array
+    /// again and again, so that a worker may know it.
+    FreezeSend,
     /// This many tiny tasks on a hot pool, once.
     GrowthTasks(u64),
     /// The peak resident memory of the parent in [`Workload::GrowthTasks`],
@@ -44,14 +64,24 @@ pub enum Better {
     Higher,
 }
 
+/// What `multiproc` is to reach in a workload.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reach {
+    /// This value or a better one.
+    Value(f64),
+    /// So many times the value of this system in the same run, or better.
+    Times(f64, &'static str),
+}
+
 use Workload::{
-    Apply, CpuBound, Echo, GrowthPeak, GrowthTasks, GrowthWorkers, IdleCpu, Map, PoolStart,
-    ProcessStart, TinyTasks, WorkerMemory,
+    Apply, ArraySum, ChunksMut, CpuBound, Echo, EventPingpong, FreezeSend, GrowthPeak, GrowthTasks,
+    GrowthWorkers, IdleCpu, LockContended, LockUncontended, Map, PoolStart, ProcessStart,
+    SemaphoreHandoff, TinyTasks, ValueUpdate, WorkerMemory,
 };
 
 impl Workload {
     /// All workloads and their names, in the order they run.
-    const ALL: [(Workload, &str); 19] = [
+    const ALL: [(Workload, &str); 27] = [
         (Apply, "apply_roundtrip"),
         (TinyTasks, "tiny_tasks"),
         (Map, "map_1m"),
@@ -63,6 +93,14 @@ impl Workload {
         (CpuBound, "cpu_bound"),
         (IdleCpu, "idle_cpu"),
         (WorkerMemory, "worker_memory"),
+        (LockUncontended, "lock_uncontended"),
+        (LockContended, "lock_contended"),
+        (ValueUpdate, "value_update"),
+        (EventPingpong, "event_pingpong"),
+        (SemaphoreHandoff, "semaphore_handoff"),
+        (ArraySum, "array_sum"),
+        (ChunksMut, "chunks_mut"),
+        (FreezeSend, "freeze_send"),
         (GrowthTasks(100_000), "growth_tasks_1e5"),
         (GrowthTasks(1_000_000), "growth_tasks_1e6"),
         (GrowthTasks(10_000_000), "growth_tasks_1e7"),
@@ -97,6 +135,8 @@ impl Workload {
             Echo(_) => "echo",
             GrowthTasks(_) | GrowthPeak(_) => "growth_tasks",
             GrowthWorkers(_) => "growth_workers",
+            _ if self.synchronises() => "sync",
+            _ if self.has_array() => "memory",
             _ => self.name(),
         }
     }
@@ -104,7 +144,10 @@ impl Workload {
     /// The unit of a sample.
     pub fn unit(self) -> &'static str {
         match self {
-            Apply | ProcessStart => "us/op",
+            Apply | ProcessStart | FreezeSend => "us/op",
+            LockUncontended | LockContended | ValueUpdate => "ns/op",
+            EventPingpong | SemaphoreHandoff => "us/round",
+            ArraySum | ChunksMut => "GB/s",
             TinyTasks | Map => "items/s",
             Echo(_) => "MB/s",
             PoolStart | CpuBound | IdleCpu | GrowthTasks(_) | GrowthWorkers(_) => "s",
@@ -115,8 +158,32 @@ impl Workload {
     /// Which direction is better.
     pub fn better(self) -> Better {
         match self {
-            TinyTasks | Map | Echo(_) => Better::Higher,
+            TinyTasks | Map | Echo(_) | ArraySum | ChunksMut => Better::Higher,
             _ => Better::Lower,
+        }
+    }
+
+    /// What `multiproc` is to reach with its default start method.
+    pub fn reach(self) -> &'static [Reach] {
+        match self {
+            Apply => &[Reach::Value(1.0), Reach::Times(0.1, "rayon")],
+            TinyTasks => &[Reach::Value(3e6)],
+            Map => &[Reach::Value(100e6)],
+            Echo(size) if size < 1 << 20 => &[Reach::Value(1000.0)],
+            Echo(_) => &[Reach::Value(4000.0)],
+            PoolStart => &[Reach::Value(2.5e-3)],
+            ProcessStart => &[Reach::Times(1.2, "limit_exec")],
+            CpuBound => &[Reach::Times(1.0 / 0.97, "rayon")],
+            IdleCpu => &[Reach::Value(0.0)],
+            WorkerMemory => &[Reach::Value(1048576.0)],
+            LockUncontended => &[Reach::Value(12.0)],
+            LockContended => &[Reach::Value(30.0)],
+            EventPingpong => &[Reach::Value(1.0)],
+            ArraySum | ChunksMut => &[Reach::Times(0.97, "rayon")],
+            FreezeSend => &[Reach::Value(20.0)],
+            ValueUpdate | SemaphoreHandoff | GrowthTasks(_) | GrowthPeak(_) | GrowthWorkers(_) => {
+                &[]
+            }
         }
     }
 
@@ -124,6 +191,19 @@ impl Workload {
     /// once it runs, it does not.
     pub fn depends_on_start_method(self) -> bool {
         matches!(self, PoolStart | ProcessStart | WorkerMemory | GrowthWorkers(_))
+    }
+
+    /// Whether there is an array, whose size depends on the settings.
+    pub fn has_array(self) -> bool {
+        matches!(self, ArraySum | ChunksMut | FreezeSend)
+    }
+
+    /// Whether the workload is about what two parties synchronise by.
+    pub fn synchronises(self) -> bool {
+        matches!(
+            self,
+            LockUncontended | LockContended | ValueUpdate | EventPingpong | SemaphoreHandoff
+        )
     }
 
     /// Whether the workload runs only without `--quick`.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::forked::{Shared, fork, wait};
 use super::{Part, System};
 use crate::measure::per_op;
 use crate::reaper;
@@ -18,7 +19,8 @@ use crate::{CHILD_ENV, CHILD_EXIT};
 
 /// The lower bounds of a workload or two each.
 enum Limit {
-    /// `apply_roundtrip`: two processes which spin on shared memory.
+    /// `apply_roundtrip`, `event_pingpong`: two processes which spin on shared
+    /// memory.
     /// `echo_*`: four copies of the bytes within one process.
     Memory,
     /// `process_start`: `posix_spawn` of this executable, and `waitpid`.
@@ -53,7 +55,7 @@ impl System for Limit {
 
     fn part(&self, workload: Workload, _: &Settings) -> Part {
         match (self, workload) {
-            (Limit::Memory, Workload::Apply | Workload::Echo(_))
+            (Limit::Memory, Workload::Apply | Workload::EventPingpong | Workload::Echo(_))
             | (Limit::Exec | Limit::Fork, Workload::ProcessStart) => Part::Takes,
             _ => Part::None,
         }
@@ -62,7 +64,7 @@ impl System for Limit {
     fn sample(&self, workload: Workload, settings: &Settings) -> Result<Sample> {
         let time = settings.loop_time();
         Sample::here(match (self, workload) {
-            (Limit::Memory, Workload::Apply) => {
+            (Limit::Memory, Workload::Apply | Workload::EventPingpong) => {
                 let mut partner = Partner::start()?;
                 let mut a = 0;
                 let per_call = per_op(time, || {
@@ -85,80 +87,6 @@ impl System for Limit {
             _ => bail!("{} has no such limit", self.name()),
         })
     }
-}
-
-/// Memory shared with processes forked later, zeroed at first.
-struct Shared {
-    /// Where it is mapped.
-    start: *mut libc::c_void,
-    /// How many bytes.
-    size: usize,
-}
-
-impl Shared {
-    /// Maps that many bytes.
-    fn new(size: usize) -> Result<Shared> {
-        // SAFETY: an anonymous mapping at an address that the kernel chooses
-        // touches nothing that exists.
-        let start = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                size,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error()).context("mmap");
-        }
-        Ok(Shared { start, size })
-    }
-
-    /// The bytes, which must be used by one process only.
-    fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: the mapping has this size and lives as long as `self`, which
-        // is borrowed exclusively; any content is valid.
-        unsafe { std::slice::from_raw_parts_mut(self.start.cast(), self.size) }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // SAFETY: exactly what `new` mapped, and borrows of it have ended.
-        unsafe { libc::munmap(self.start, self.size) };
-    }
-}
-
-/// Forks a process which runs `child` and ends.
-///
-/// What it runs may only use memory that exists and system calls: with more than
-/// one thread here, anything else (a lock, say) could be in an unusable state.
-fn fork(child: impl FnOnce()) -> Result<libc::pid_t> {
-    // SAFETY: the child only runs `child`, which the callers below keep to atomics
-    // and system calls, and `_exit`; both are fine after any fork.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()).context("fork"),
-        0 => {
-            child();
-            // SAFETY: ends the process at once, whatever its state.
-            unsafe { libc::_exit(0) }
-        }
-        pid => Ok(pid),
-    }
-}
-
-/// Waits for a child, which must end with success.
-fn wait(pid: libc::pid_t) -> Result<()> {
-    let mut status = 0;
-    // SAFETY: the status is written to a variable that lives throughout.
-    let result = unsafe { libc::waitpid(pid, &raw mut status, 0) };
-    if result != pid {
-        return Err(io::Error::last_os_error()).context("waitpid");
-    }
-    ensure!(status == 0, "a child ended with status {status:#x}");
-    Ok(())
 }
 
 /// Starts this executable, which returns from `main` at once, and waits for it.
@@ -226,7 +154,7 @@ impl Partner {
         // SAFETY: the mapping is as large as a mailbox, aligned to a page, and
         // lives as long as `self`; zeroes are valid atomics, which both
         // processes may use at any time.
-        unsafe { &*self.memory.start.cast() }
+        unsafe { &*self.memory.start() }
     }
 
     /// A call.

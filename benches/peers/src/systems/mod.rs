@@ -2,8 +2,10 @@
 //!
 //! A system with worker pools implements [`Launcher`] and [`Pool`] and is listed
 //! as [`Pooled`]; then [`pooled`] measures every workload for it in the same way
-//! as for the others. A system of another kind (another language, bare system
-//! calls) implements [`System`] itself.
+//! as for the others. Likewise [`paired`] measures [`Primitives`], locks and the
+//! like between two parties, and [`arrays`] measures [`Arrays`]. A system that has
+//! several of these is put together from its [`Facets`]. A system of another kind
+//! (another language, bare system calls) implements [`System`] itself.
 
 use std::ffi::OsString;
 
@@ -14,16 +16,24 @@ use crate::sample::Sample;
 use crate::settings::Settings;
 use crate::workload::Workload;
 
+mod arrays;
+mod facets;
+mod forked;
 pub mod ipc_channel;
 mod limit;
 mod multiproc;
+mod paired;
 mod pooled;
 mod procspawn;
+mod pthread;
 mod python;
 mod rayon;
 mod std_threads;
 
-pub use pooled::{Launcher, Pool, Pooled};
+use arrays::{Arrays, InPlace};
+use facets::Facets;
+use paired::{Paired, Primitives};
+use pooled::{Launcher, Pool, Pooled};
 
 /// Whether a system takes part in a workload.
 pub enum Part {
@@ -65,17 +75,43 @@ pub trait System {
 /// All systems.
 pub fn all() -> Vec<Box<dyn System>> {
     let mut all: Vec<Box<dyn System>> = vec![
-        Box::new(Pooled(multiproc::Multiproc(StartMethod::Spawn))),
+        Box::new(Facets {
+            first: Box::new(Pooled(multiproc::Multiproc(StartMethod::Spawn))),
+            others: vec![
+                paired::<multiproc::primitives::Shared>(),
+                in_place::<multiproc::arrays::Array>(),
+            ],
+        }),
         Box::new(Pooled(multiproc::Multiproc(StartMethod::ForkServer))),
         Box::new(Pooled(multiproc::Multiproc(StartMethod::Fork))),
-        Box::new(Pooled(rayon::Rayon)),
-        Box::new(Pooled(std_threads::StdThreads)),
+        Box::new(Facets {
+            first: Box::new(Pooled(rayon::Rayon)),
+            others: vec![in_place::<rayon::arrays::Array>()],
+        }),
+        Box::new(Facets {
+            first: Box::new(Pooled(std_threads::StdThreads)),
+            others: vec![
+                paired::<std_threads::primitives::Shared>(),
+                in_place::<std_threads::arrays::Array>(),
+            ],
+        }),
         Box::new(Pooled(procspawn::ProcSpawn)),
         Box::new(Pooled(ipc_channel::IpcChannel)),
     ];
     all.extend(python::all());
+    all.push(paired::<pthread::Pthread>());
     all.extend(limit::all());
     all
+}
+
+/// Primitives as a system.
+fn paired<P: Primitives + 'static>() -> Box<dyn System> {
+    Box::new(Paired::<P>::new())
+}
+
+/// An array as a system.
+fn in_place<A: Arrays + 'static>() -> Box<dyn System> {
+    Box::new(InPlace::<A>::new())
 }
 
 #[cfg(test)]
@@ -85,8 +121,9 @@ mod tests {
     #[test]
     fn start_methods_take_part_only_where_they_matter() {
         let settings = Settings { quick: true };
-        let fork = Pooled(multiproc::Multiproc(StartMethod::Fork));
-        let spawn = Pooled(multiproc::Multiproc(StartMethod::Spawn));
+        let systems = all();
+        let named = |name| systems.iter().find(|system| system.name() == name).unwrap();
+        let (fork, spawn) = (named("multiproc_fork"), named("multiproc"));
         for workload in Workload::all() {
             let matters = workload.depends_on_start_method();
             assert_eq!(matches!(fork.part(workload, &settings), Part::Takes), matters);

@@ -9,6 +9,9 @@ use super::{Launcher, Pool};
 use crate::primes;
 use crate::workload::Workload;
 
+pub mod arrays;
+pub mod primitives;
+
 /// The systems `multiproc` (the default start method), `multiproc_forkserver` and
 /// `multiproc_fork`.
 pub struct Multiproc(pub StartMethod);

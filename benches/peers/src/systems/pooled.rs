@@ -108,6 +108,7 @@ impl<L: Launcher> System for Pooled<L> {
     fn part(&self, workload: Workload, _: &Settings) -> Part {
         match workload {
             Workload::ProcessStart | Workload::WorkerMemory if !L::PROCESSES => Part::None,
+            _ if workload.synchronises() || workload.has_array() => Part::None,
             _ if !self.0.takes(workload) => Part::None,
             _ => Part::Takes,
         }
@@ -127,6 +128,7 @@ impl<L: Launcher> System for Pooled<L> {
             Workload::GrowthTasks(tasks) => self.growth_tasks(tasks),
             Workload::GrowthWorkers(workers) => self.growth_workers(workers),
             Workload::GrowthPeak(_) => bail!("comes along with the time"),
+            _ => bail!("{} is nothing that a pool does", workload.name()),
         }?;
         Sample::here(value)
     }

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::arrays;
 use super::pooled::watch_idle;
 use super::{Part, System};
 use crate::measure::chunk_size;
@@ -64,9 +65,9 @@ struct Order {
     workers: usize,
     /// How long to repeat the operation.
     seconds: f64,
-    /// Tasks, items or bytes; for "primes" the count that has to come out.
+    /// Tasks, items, bytes or numbers; for "primes" the count that has to come out.
     size: u64,
-    /// Items per chunk for a library without chunking of its own.
+    /// Items per chunk, for an array or for a library without chunking of its own.
     chunk: usize,
     /// The spans in which to count primes.
     spans: Vec<(u64, u64)>,
@@ -153,6 +154,7 @@ impl System for Python {
         match (self.library, workload) {
             // It has executors only.
             (Library::Loky, Workload::ProcessStart) => Part::None,
+            (Library::Loky, _) if workload.synchronises() || workload.has_array() => Part::None,
             (Library::Multiprocessing, _) if method_matters != self.method.is_some() => Part::None,
             (_, Workload::CpuBound) if settings.quick => {
                 Part::Skipped("the same work takes Python many seconds; only without --quick")
@@ -183,7 +185,17 @@ impl System for Python {
         }
         let (seconds, parent_peak) = script.finish()?;
         let value = match workload {
-            Workload::Apply | Workload::ProcessStart => seconds * 1e6,
+            Workload::LockUncontended | Workload::LockContended | Workload::ValueUpdate => {
+                seconds * 1e9
+            }
+            Workload::Apply
+            | Workload::ProcessStart
+            | Workload::EventPingpong
+            | Workload::SemaphoreHandoff
+            | Workload::FreezeSend => seconds * 1e6,
+            Workload::ArraySum | Workload::ChunksMut => {
+                settings.python_array_bytes(workload) as f64 / 1e9 / seconds
+            }
             Workload::TinyTasks | Workload::Map => order.size as f64 / seconds,
             Workload::Echo(bytes) => bytes as f64 / 1e6 / seconds,
             _ => held.unwrap_or(seconds),
@@ -195,6 +207,7 @@ impl System for Python {
 impl Python {
     /// What the script has to do for a workload.
     fn order(&self, workload: Workload, settings: &Settings) -> Result<Order> {
+        let numbers = (settings.python_array_bytes(workload) / size_of::<f64>()) as u64;
         let (operation, size, workers) = match workload {
             Workload::Apply => ("apply", 0, WORKERS),
             Workload::TinyTasks => ("tiny", settings.tiny_tasks(), WORKERS),
@@ -206,6 +219,14 @@ impl Python {
             Workload::IdleCpu | Workload::WorkerMemory => ("hold", 0, WORKERS),
             Workload::GrowthTasks(tasks) => ("tiny_once", tasks, WORKERS),
             Workload::GrowthWorkers(workers) => ("cycle_once", 0, workers),
+            Workload::LockUncontended => ("lock", 0, 1),
+            Workload::LockContended => ("contend", 0, 1),
+            Workload::ValueUpdate => ("update", 0, 1),
+            Workload::EventPingpong => ("events", 0, 1),
+            Workload::SemaphoreHandoff => ("semaphores", 0, 1),
+            Workload::ArraySum => ("sum", numbers, WORKERS),
+            Workload::ChunksMut => ("mirror", numbers, WORKERS),
+            Workload::FreezeSend => ("send", numbers, WORKERS),
             Workload::GrowthPeak(_) => bail!("comes along with the time"),
         };
         Ok(Order {
@@ -215,7 +236,10 @@ impl Python {
             workers,
             seconds: settings.loop_time().as_secs_f64(),
             size,
-            chunk: chunk_size(usize::try_from(size)?, workers),
+            chunk: match workload.has_array() {
+                true => arrays::CHUNK,
+                false => chunk_size(usize::try_from(size)?, workers),
+            },
             spans: match workload {
                 Workload::CpuBound => primes::spans(),
                 _ => Vec::new(),

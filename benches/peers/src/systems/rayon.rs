@@ -10,6 +10,8 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::{Launcher, Pool};
 use crate::primes;
 
+pub mod arrays;
+
 /// The system `rayon`.
 pub struct Rayon;
 

@@ -11,6 +11,9 @@ use super::{Launcher, Pool};
 use crate::measure::chunk_size;
 use crate::primes;
 
+pub mod arrays;
+pub mod primitives;
+
 /// The system `std_threads`.
 pub struct StdThreads;
 

@@ -1,0 +1,186 @@
+use super::handle::travels;
+use crate::shm::element_size;
+use crate::shm::locked::{Held, Locked};
+use crate::shm::memory::Kind;
+use crate::shm::object::Object;
+use crate::{Error, OwnerDied, Result};
+use bytemuck::Pod;
+use std::fmt;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::Duration;
+
+const KIND: Kind = Kind::new("multiproc-value");
+
+/// A value in shared memory, with a lock. (Python: `Value`.)
+///
+/// [`get`](Self::get), [`set`](Self::set) and [`update`](Self::update) take the lock for a moment;
+/// [`lock`](Self::lock) keeps it as long as the guard lives. For a single number or `bool`,
+/// [`AtomicValue`](super::AtomicValue) does the same without a lock.
+///
+/// If a process dies while it holds the lock, the next one that takes it is told once: `lock` by
+/// [`OwnerDied`], which carries the guard; the others by an error for which
+/// [`is_owner_died`](Error::is_owner_died) is true, and then they have done nothing.
+/// The same news comes from a panic while the lock was held.
+///
+/// The lock is not reentrant: to lock it twice in one thread is a deadlock. A clone is another
+/// handle of the same value; as an argument or a result it is one, too.
+///
+/// ```
+/// use multiproc::{Process, Value};
+///
+/// let range = Value::new([f64::MAX, f64::MIN])?;
+/// let see = |range: Value<[f64; 2]>, seen: f64| {
+///     range.update(|[low, high]| {
+///         *low = low.min(seen);
+///         *high = high.max(seen);
+///     })
+/// };
+/// for seen in [3.5, -1.0, 2.0] {
+///     Process::spawn(see, (range.clone(), seen))?.join()??;
+/// }
+/// assert_eq!(range.get()?, [-1.0, 3.5]);
+/// # Ok::<(), multiproc::Error>(())
+/// ```
+pub struct Value<T: Pod>(Locked<T>);
+
+impl<T: Pod> Value<T> {
+    /// A value in new shared memory.
+    ///
+    /// # Errors
+    /// Out of memory; an OS error if this process has too many open files.
+    pub fn new(value: T) -> Result<Self> {
+        element_size::<T>();
+        let locked = Locked::create(KIND, 1);
+        let locked =
+            locked.map_err(|error| Error::memory("a shared value could not be made", error))?;
+        let new = Self(locked);
+        new.set(value)?;
+        Ok(new)
+    }
+
+    /// A copy of the value.
+    ///
+    /// # Errors
+    /// Owner died: the value may be half changed. The next call returns it.
+    pub fn get(&self) -> Result<T> {
+        Ok(*self.lock()?)
+    }
+
+    /// Overwrites the value.
+    ///
+    /// # Errors
+    /// Owner died: the value was not overwritten. The next call does it.
+    pub fn set(&self, value: T) -> Result<()> {
+        *self.lock()? = value;
+        Ok(())
+    }
+
+    /// Changes the value by a function, and returns what that returns.
+    ///
+    /// The function works on a copy, which replaces the value when it returns: if it panics, or the
+    /// process is killed in it, the value is as it was (and the next one is told all the same).
+    ///
+    /// # Errors
+    /// Owner died: the function was not called. The next call does it.
+    pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R> {
+        let mut guard = self.lock()?;
+        let mut value = *guard;
+        let result = change(&mut value);
+        *guard = value;
+        Ok(result)
+    }
+
+    /// Waits for the lock.
+    ///
+    /// # Errors
+    /// The guard with the news, if the last owner died or panicked. The lock is taken then, too.
+    pub fn lock(&self) -> Result<ValueGuard<'_, T>, OwnerDied<ValueGuard<'_, T>>> {
+        self.0.lock().map(ValueGuard).map_err(|died| died.map(ValueGuard))
+    }
+
+    /// Takes the lock if nobody has it.
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock).
+    pub fn try_lock(&self) -> Result<Option<ValueGuard<'_, T>>, OwnerDied<ValueGuard<'_, T>>> {
+        let held = self.0.try_lock();
+        held.map(|held| held.map(ValueGuard)).map_err(|died| died.map(ValueGuard))
+    }
+
+    /// Waits for the lock, for so long at most; zero means try, centuries mean for ever.
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock).
+    pub fn lock_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<Option<ValueGuard<'_, T>>, OwnerDied<ValueGuard<'_, T>>> {
+        let held = self.0.lock_timeout(timeout);
+        held.map(|held| held.map(ValueGuard)).map_err(|died| died.map(ValueGuard))
+    }
+
+    /// Whether somebody has the lock, at this moment.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.0.is_locked()
+    }
+
+    fn object(&self) -> &Arc<Object> {
+        self.0.memory().object()
+    }
+
+    fn open(object: Arc<Object>) -> io::Result<Self> {
+        element_size::<T>();
+        let locked = Locked::open(object, KIND)?;
+        if locked.len() != 1 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "more or less than one value"));
+        }
+        Ok(Self(locked))
+    }
+}
+
+travels!(Value, Pod, "what came is no Value of this type");
+
+impl<T: Pod> Clone for Value<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Pod> fmt::Debug for Value<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Value").field("locked", &self.is_locked()).finish_non_exhaustive()
+    }
+}
+
+/// The lock of a [`Value`] is held; derefs to the value.
+///
+/// # Panics
+/// To deref it in a forked child, which does not hold the lock.
+#[must_use = "the lock is given back when the guard goes"]
+pub struct ValueGuard<'a, T: Pod>(Held<'a, T>);
+
+impl<T: Pod> Deref for ValueGuard<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // There is one: `open` checked that.
+        &self.0[0]
+    }
+}
+
+impl<T: Pod> DerefMut for ValueGuard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0[0]
+    }
+}
+
+impl<T: Pod + fmt::Debug> fmt::Debug for ValueGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}

@@ -1,0 +1,177 @@
+//! Objects inside messages.
+//!
+//! A handle is encoded as the number that its object has in the sending process; the descriptor
+//! travels beside the message. While a message is encoded, the objects that its handles name are
+//! collected here; while one is decoded, the objects that came with it are found here. At any other
+//! time a handle can be neither serialised nor deserialised.
+
+use crate::shm::object::Object;
+use crate::sys::socket::MAX_FDS;
+use serde::{Deserialize, Deserializer, Serializer, de, ser};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::LocalKey;
+
+/// The most objects that the value of one call, or the arguments of one process, can name: their
+/// descriptors travel in one message, beside a few others.
+pub(crate) const MAX_HANDLES: usize = MAX_FDS - 16;
+
+/// The objects that travel with one message, each once.
+pub(crate) type Carried = Vec<Arc<Object>>;
+/// Received objects, by the numbers that they have at the sender.
+pub(crate) type Received = HashMap<u64, Arc<Object>>;
+
+thread_local! {
+    /// The objects of the message that this thread is encoding.
+    static SENDING: RefCell<Option<Carried>> = const { RefCell::new(None) };
+    /// The objects of the message that this thread is decoding. In a pool worker they stay until
+    /// the parent says that it has dropped them.
+    static RECEIVING: RefCell<Option<Received>> = const { RefCell::new(None) };
+    /// The numbers of the objects that were found while something was decoded.
+    static FOUND: RefCell<Option<Vec<u64>>> = const { RefCell::new(None) };
+    /// Why a handle refused, in words: the encoding drops the text of an error.
+    static REFUSAL: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+const OUTSIDE: &str = "a shared object can only travel as an argument, an item, a context or a \
+                       result of a multiproc call, because its descriptor goes beside the message";
+
+/// Sets a thread's cell for the time of `run`, then puts back what was there: calls nest, because
+/// the user's code runs in them.
+fn with<T, R>(
+    cell: &'static LocalKey<RefCell<Option<T>>>,
+    value: T,
+    run: impl FnOnce() -> R,
+) -> (R, Option<T>) {
+    struct Restore<T: 'static>(&'static LocalKey<RefCell<Option<T>>>, Option<T>);
+    impl<T> Drop for Restore<T> {
+        fn drop(&mut self) {
+            self.0.replace(self.1.take());
+        }
+    }
+    let restore = Restore(cell, cell.replace(Some(value)));
+    let result = run();
+    let value = cell.take();
+    drop(restore);
+    (result, value)
+}
+
+/// Runs `encode` and returns the objects whose handles it encoded.
+#[inline]
+pub(crate) fn collecting<R>(encode: impl FnOnce() -> R) -> (R, Carried) {
+    let (result, carried) = with(&SENDING, Vec::new(), encode);
+    (result, carried.unwrap_or_default())
+}
+
+/// The objects collected so far.
+pub(crate) fn take_collected() -> Carried {
+    SENDING.with_borrow_mut(|sending| sending.as_mut().map(std::mem::take).unwrap_or_default())
+}
+
+/// Whether any object was collected.
+pub(crate) fn is_carrying() -> bool {
+    SENDING.with_borrow(|sending| sending.as_ref().is_some_and(|carried| !carried.is_empty()))
+}
+
+/// Runs `decode` with the objects that came with the message.
+pub(crate) fn providing<R>(received: Received, decode: impl FnOnce() -> R) -> R {
+    with(&RECEIVING, received, decode).0
+}
+
+/// Runs `decode` and returns the numbers of the objects that it found.
+pub(crate) fn noting<R>(decode: impl FnOnce() -> R) -> (R, Vec<u64>) {
+    let (result, found) = with(&FOUND, Vec::new(), decode);
+    (result, found.unwrap_or_default())
+}
+
+/// From now on this thread finds these objects.
+pub(crate) fn install(received: Received) {
+    RECEIVING.set(Some(received));
+}
+
+/// The objects that were installed are needed no longer.
+pub(crate) fn uninstall() {
+    RECEIVING.set(None);
+}
+
+/// One more object for this thread to find.
+pub(crate) fn admit(uid: u64, object: Arc<Object>) {
+    RECEIVING.with_borrow_mut(|receiving| {
+        receiving.get_or_insert_default().insert(uid, object);
+    });
+}
+
+/// The sender has dropped an object.
+pub(crate) fn dismiss(uid: u64) {
+    let object = RECEIVING.with_borrow_mut(|receiving| receiving.as_mut()?.remove(&uid));
+    drop(object);
+}
+
+/// The numbers of objects, as a message names them.
+pub(crate) fn numbers(carried: &Carried) -> Vec<u64> {
+    carried.iter().map(|object| object.uid()).collect()
+}
+
+/// The descriptors of objects, as they go beside the message.
+pub(crate) fn descriptors(carried: &Carried) -> impl Iterator<Item = BorrowedFd<'_>> {
+    carried.iter().map(|object| object.fd())
+}
+
+/// Objects out of a message: those that have both number and descriptor.
+pub(crate) fn receive(
+    numbers: &[u64],
+    fds: impl Iterator<Item = OwnedFd>,
+) -> impl Iterator<Item = (u64, Arc<Object>)> {
+    numbers.iter().copied().zip(fds.map(|fd| Arc::new(Object::received(fd))))
+}
+
+/// What the last handle that could not be encoded or decoded said.
+pub(crate) fn take_refusal() -> Option<&'static str> {
+    REFUSAL.take()
+}
+
+/// Encodes a handle of `object`.
+pub(crate) fn serialize<S: Serializer>(
+    object: &Arc<Object>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let sending = SENDING.with_borrow_mut(|sending| {
+        let carried = sending.as_mut()?;
+        if !carried.iter().any(|known| known.uid() == object.uid()) {
+            carried.push(object.clone());
+        }
+        Some(())
+    });
+    match sending {
+        Some(()) => serializer.serialize_u64(object.uid()),
+        None => Err(refuse_encoding(OUTSIDE)),
+    }
+}
+
+/// The error for a handle that cannot be encoded.
+pub(crate) fn refuse_encoding<E: ser::Error>(what: &'static str) -> E {
+    REFUSAL.set(Some(what));
+    E::custom(what)
+}
+
+/// The error for a handle that cannot be decoded.
+pub(crate) fn refuse_decoding<E: de::Error>(what: &'static str) -> E {
+    REFUSAL.set(Some(what));
+    E::custom(what)
+}
+
+/// Decodes a handle.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Arc<Object>, D::Error> {
+    let uid = u64::deserialize(deserializer)?;
+    let found = RECEIVING.with_borrow(|receiving| {
+        let received = receiving.as_ref().ok_or(OUTSIDE)?;
+        let missing = "the descriptor of a shared object did not come (too many open files?)";
+        received.get(&uid).cloned().ok_or(missing)
+    });
+    FOUND.with_borrow_mut(|found| found.as_mut().map(|found| found.push(uid)));
+    found.map_err(refuse_decoding)
+}
