@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// # What can be done with it
 /// Bytes are copied in and out, while others may be changing them; a process that must see
 /// consistent data uses the atomics, or a protocol of its own, and slices are `unsafe` therefore.
+/// Give each word one size: two overlapping accesses of different sizes see some mix.
 /// The memory is reserved when it is created. Only this user can open it (mode 0600).
 ///
 /// Do not truncate the file in `/dev/shm`: whoever touches the lost part gets `SIGBUS`. This crate
