@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Shared memory with a name, for processes that are not related. (Python: `SharedMemory`.)
 ///
@@ -164,14 +164,6 @@ impl SharedMemory {
     /// for reading only ([`read`](Self::read) reads words atomically, too).
     pub fn atomic_u64(&self, at: usize) -> Result<&AtomicU64> {
         self.0.named.word64(at).ok_or_else(|| self.refusal(at, 8))
-    }
-
-    /// As [`atomic_u64`](Self::atomic_u64), with 4 bytes.
-    ///
-    /// # Errors
-    /// As [`atomic_u64`](Self::atomic_u64).
-    pub fn atomic_u32(&self, at: usize) -> Result<&AtomicU32> {
-        self.0.named.word32(at).ok_or_else(|| self.refusal(at, 4))
     }
 
     /// All bytes.
