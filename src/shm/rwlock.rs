@@ -100,7 +100,7 @@ impl<T: Table> Words<'_, T> {
 
     /// Reads if that needs no waiting.
     pub(crate) fn try_read(&self, me: u64) -> Option<(u32, Taken)> {
-        let seat = self.seats.claim(me, first_seat(me))?;
+        let seat = self.seats.claim(me, first_seat())?;
         for _ in 0..2 {
             match self.announce(seat) {
                 Found::Reading(taken) => return Some((seat, taken)),
@@ -115,7 +115,7 @@ impl<T: Table> Words<'_, T> {
     fn seat(&self, me: u64, deadline: Deadline) -> Option<u32> {
         let mut nap = Nap::new(deadline);
         loop {
-            if let Some(seat) = self.seats.claim(me, first_seat(me)) {
+            if let Some(seat) = self.seats.claim(me, first_seat()) {
                 return Some(seat);
             }
             // All seats are taken: by the dead, perhaps.
@@ -260,9 +260,9 @@ impl<T: Table> Words<'_, T> {
 }
 
 /// Readers on different threads begin to look for a seat at different places.
-fn first_seat(me: u64) -> u32 {
+fn first_seat() -> u32 {
     const SPREAD: u64 = 16;
-    (me % SPREAD) as u32
+    (owner::me() % SPREAD) as u32
 }
 
 #[cfg(test)]
