@@ -231,7 +231,12 @@ impl Latch {
                 lock::give_back(self.memory.word(LOCK), me);
             }
         }
-        if seats.state(seat).load(Ordering::Acquire) == 0 && owner::is_process(dead) {
+        let counted = seats.state(seat).load(Ordering::Acquire) != 0;
+        // Acquire: looked at after the state. If the dead one still has the seat, the state is its.
+        if seats.owner(seat).load(Ordering::Acquire) != dead {
+            return true;
+        }
+        if !counted && owner::is_process(dead) {
             self.word().fetch_or(BROKEN, Ordering::AcqRel);
             self.word().wake(ALL);
         } else {
