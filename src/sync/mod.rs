@@ -45,6 +45,8 @@ mod rlock;
 mod rwlock;
 mod semaphore;
 
+pub(crate) use members::Members;
+
 pub use crate::OwnerDied;
 pub use barrier::{Barrier, BarrierWaitResult};
 
