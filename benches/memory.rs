@@ -147,9 +147,11 @@ fn freeze(criterion: &mut Criterion, pool: &Pool) {
     });
     group.bench_function("send_first", |bencher| {
         let create = || {
-            // The last to forget a vector frees its pages: that is not to be measured with the next.
-            pool.chunks_of(1).expect("a size").map(|x: u64| x, 0..100).expect("answers");
-            create().freeze().expect("a frozen vector")
+            let values = create().freeze().expect("a frozen vector");
+            // Whoever forgets the previous vector last frees its pages, which is not to be measured
+            // with this one; and the worker is to be awake.
+            pool.chunks_of(1).expect("a size").map(|x: u64| x, 0..1000).expect("answers");
+            values
         };
         let send = |values: FrozenVec<f64>| {
             pool.apply(ends, (values.clone(),)).expect("a sum");

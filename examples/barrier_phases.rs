@@ -19,17 +19,17 @@ fn next(i: usize, value: impl Fn(usize) -> f64) -> f64 {
 }
 
 /// Returns in how many phases this process was the leader.
-fn work(part: usize, rods: [RawArray<f64>; 2], barrier: Barrier) -> usize {
+fn work(part: usize, rods: [RawArray<f64>; 2], barrier: Barrier) -> multiproc::Result<usize> {
     let mut led = 0;
     for phase in 0..PHASES {
         let (old, new) = (&rods[phase % 2], &rods[(phase + 1) % 2]);
         for i in part * PART..(part + 1) * PART {
-            new.set(i, next(i, |i| old.get(i).expect("in the rod"))).expect("in the rod");
+            new.set(i, next(i, |i| old.get(i).expect("a point of the rod")))?;
         }
-        let result = barrier.wait().expect("all parties arrive");
+        let result = barrier.wait()?;
         led += usize::from(result.is_leader());
     }
-    led
+    Ok(led)
 }
 
 fn main() -> multiproc::Result<()> {
@@ -38,7 +38,8 @@ fn main() -> multiproc::Result<()> {
     let barrier = Barrier::new(PARTIES as u32)?;
     let start = |part| Process::spawn(work, (part, rods.clone(), barrier.clone()));
     let mut processes = (0..PARTIES).map(start).collect::<Result<Vec<_>, _>>()?;
-    let led = processes.iter_mut().map(Process::join).collect::<Result<Vec<_>, _>>()?;
+    let led = processes.iter_mut().map(|process| process.join()?);
+    let led = led.collect::<multiproc::Result<Vec<usize>>>()?;
     println!("{PHASES} phases, led {led:?} times by each process");
     assert_eq!(led.iter().sum::<usize>(), PHASES, "each phase has one leader");
 

@@ -14,30 +14,31 @@ const SIZE: usize = 8;
 /// `[how many items are in it, the items]`
 type Buffer = Mutex<[u64; 1 + SIZE]>;
 
-fn produce(first: u64, buffer: Buffer, changed: Condition) {
+fn produce(first: u64, buffer: Buffer, changed: Condition) -> multiproc::Result<()> {
     for item in (first..ITEMS).step_by(PRODUCERS as usize) {
-        let buffer = buffer.lock().expect("nobody dies");
+        let buffer = buffer.lock()?;
         let is_full = |buffer: &mut [u64; 1 + SIZE]| buffer[0] == SIZE as u64;
-        let mut buffer = changed.wait_while(buffer, is_full).expect("nobody dies");
+        let mut buffer = changed.wait_while(buffer, is_full)?;
         buffer[0] += 1;
         let last = buffer[0] as usize;
         buffer[last] = item;
         changed.notify_all();
     }
+    Ok(())
 }
 
-fn consume(items: u64, buffer: Buffer, changed: Condition) -> u64 {
+fn consume(items: u64, buffer: Buffer, changed: Condition) -> multiproc::Result<u64> {
     let mut sum = 0;
     for _ in 0..items {
-        let buffer = buffer.lock().expect("nobody dies");
+        let buffer = buffer.lock()?;
         let is_empty = |buffer: &mut [u64; 1 + SIZE]| buffer[0] == 0;
-        let mut buffer = changed.wait_while(buffer, is_empty).expect("nobody dies");
+        let mut buffer = changed.wait_while(buffer, is_empty)?;
         let last = buffer[0] as usize;
         sum += buffer[last];
         buffer[0] -= 1;
         changed.notify_all();
     }
-    sum
+    Ok(sum)
 }
 
 fn main() -> multiproc::Result<()> {
@@ -49,8 +50,9 @@ fn main() -> multiproc::Result<()> {
     for first in 0..PRODUCERS {
         producers.push(Process::spawn(produce, (first, buffer.clone(), changed.clone()))?);
     }
-    producers.iter_mut().try_for_each(Process::join)?;
-    let sums = consumers.iter_mut().map(Process::join).collect::<Result<Vec<_>, _>>()?;
+    producers.iter_mut().try_for_each(|producer| producer.join()?)?;
+    let sums = consumers.iter_mut().map(|consumer| consumer.join()?);
+    let sums = sums.collect::<multiproc::Result<Vec<u64>>>()?;
     println!("{PRODUCERS} producers made {ITEMS} items; the sums of the consumers are {sums:?}");
     assert_eq!(sums.iter().sum::<u64>(), (0..ITEMS).sum());
     Ok(())

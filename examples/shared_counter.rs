@@ -10,10 +10,11 @@ use multiproc::{Mutex, Process};
 const PROCESSES: u64 = 8;
 const STEPS: u64 = 10_000;
 
-fn count(counter: Mutex<u64>) {
+fn count(counter: Mutex<u64>) -> multiproc::Result<()> {
     for _ in 0..STEPS {
-        *counter.lock().expect("nobody dies while counting") += 1;
+        *counter.lock()? += 1; // an error if somebody died while counting
     }
+    Ok(())
 }
 
 /// Ends in the middle of a step.
@@ -27,7 +28,7 @@ fn main() -> multiproc::Result<()> {
     let counter = Mutex::new(0)?;
     let start = |_| Process::spawn(count, (counter.clone(),));
     let mut processes = (0..PROCESSES).map(start).collect::<Result<Vec<_>, _>>()?;
-    processes.iter_mut().try_for_each(Process::join)?;
+    processes.iter_mut().try_for_each(|process| process.join()?)?;
     let total = *counter.lock()?;
     println!("{PROCESSES} processes took {STEPS} steps each, which is {total}");
     assert_eq!(total, PROCESSES * STEPS);

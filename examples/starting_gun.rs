@@ -7,23 +7,21 @@ use multiproc::{Event, Latch, Mutex, Process};
 const RUNNERS: u32 = 6;
 
 /// Waits at the start, runs, and returns its place.
-fn run(number: u32, ready: Latch, gun: Event, arrived: Mutex<u32>) -> u32 {
-    ready.count_down().expect("a place at the start");
+fn run(number: u32, ready: Latch, gun: Event, arrived: Mutex<u32>) -> multiproc::Result<u32> {
+    ready.count_down()?;
     gun.wait();
-    let steps: u32 = (0..100_000 * (number % 3 + 1)).map(std::hint::black_box).map(|_| 1).sum();
-    assert!(steps > 0);
-    let mut arrived = arrived.lock().expect("nobody falls at the finish");
+    assert!(gun.is_set(), "no false start");
+    for step in 0..100_000 * (number % 3 + 1) {
+        std::hint::black_box(step);
+    }
+    let mut arrived = arrived.lock()?;
     *arrived += 1;
-    *arrived
+    Ok(*arrived)
 }
 
 fn main() -> multiproc::Result<()> {
     let (ready, gun, arrived) = (Latch::new(RUNNERS)?, Event::new()?, Mutex::new(0)?);
-    let handles = (ready.clone(), gun.clone(), arrived.clone());
-    let start = |number| {
-        let (ready, gun, arrived) = handles.clone();
-        Process::spawn(run, (number, ready, gun, arrived))
-    };
+    let start = |number| Process::spawn(run, (number, ready.clone(), gun.clone(), arrived.clone()));
     let mut runners = (1..=RUNNERS).map(start).collect::<Result<Vec<_>, _>>()?;
 
     ready.wait()?;
@@ -31,7 +29,10 @@ fn main() -> multiproc::Result<()> {
     println!("{RUNNERS} runners are at the start. Go!");
     gun.set();
 
-    let mut places = runners.iter_mut().map(Process::join).collect::<Result<Vec<_>, _>>()?;
+    let mut places = Vec::new();
+    for runner in &mut runners {
+        places.push(runner.join()??);
+    }
     for (number, place) in (1..).zip(&places) {
         println!("runner {number} comes in as number {place}");
     }

@@ -103,7 +103,8 @@ fn a_context_and_an_initializer_carry_handles() {
     };
     assert_eq!(pool.map_with(&context, look_up, [0, 1, 0]).expect("map"), [5, 6, 5]);
     // Also in a worker that takes the place of another.
-    pool.apply(|| std::process::abort(), ()).map(|()| ()).expect_err("it died");
+    let die = || -> u64 { std::process::abort() };
+    pool.apply(die, ()).expect_err("it died");
     assert_eq!(pool.map_with(&context, look_up, [1]).expect("map"), [6]);
 }
 

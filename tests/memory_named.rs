@@ -28,7 +28,7 @@ fn another_process_opens_it_by_its_name() {
         memory.read_at(9_996, &mut text).expect("inside");
         memory.write_at(0, b"pong").expect("inside");
         memory.atomic_u64(8).expect("inside").fetch_add(5, Ordering::SeqCst);
-        memory.atomic_u32(16).expect("inside").store(6, Ordering::SeqCst);
+        memory.write(16, 6u32).expect("inside");
         (text, memory.len())
     };
     memory.write_at(9_996, b"ping").expect("inside");

@@ -235,6 +235,23 @@ fn a_handle_is_not_taken_for_one_of_another_type() {
     assert!(error.is_decode(), "{error}");
 }
 
+#[test]
+fn handles_are_shared_between_threads_and_shown() {
+    fn check<T: Clone + Send + Sync + std::fmt::Debug + multiproc::Data>(_: &T) {}
+    check(&Lock::new().unwrap());
+    check(&RLock::new().unwrap());
+    check(&Mutex::new(1).unwrap());
+    check(&multiproc::RwLock::new(1).unwrap());
+    check(&multiproc::Semaphore::new(1).unwrap());
+    check(&multiproc::BoundedSemaphore::new(1).unwrap());
+    check(&Event::new().unwrap());
+    check(&multiproc::Condition::new().unwrap());
+    check(&multiproc::Barrier::new(1).unwrap());
+    check(&multiproc::Latch::new(1).unwrap());
+    check(&multiproc::Once::new().unwrap());
+    assert_eq!(format!("{:?}", Event::new().unwrap()), "Event { set: false }");
+}
+
 // --- RLock --------------------------------------------------------------------------------------
 
 #[test]

@@ -59,3 +59,30 @@ fn if_it_panics_it_is_not_done() {
     assert!(finish(start(done, (once.clone(),))));
     assert!(!done(once));
 }
+
+#[test]
+fn a_waiter_that_is_killed_is_in_nobodys_way() {
+    watchdog();
+    let (once, begun, go) = (Once::new().unwrap(), Event::new().unwrap(), Event::new().unwrap());
+    let run = |once: Once, begun: Event, go: Event| {
+        once.call_once(|| {
+            begun.set();
+            go.wait();
+        });
+    };
+    let runner = start(run, (once.clone(), begun.clone(), go.clone()));
+    assert!(begun.wait_timeout(PATIENCE));
+    begun.clear();
+    let wait = |once: Once, begun: Event| {
+        begun.set();
+        once.call_once(|| ());
+    };
+    let victim = start(wait, (once.clone(), begun.clone()));
+    let other = start(wait, (once.clone(), begun.clone()));
+    assert!(begun.wait_timeout(PATIENCE));
+    kill(victim);
+    go.set();
+    finish(runner);
+    finish(other);
+    assert!(once.is_completed());
+}

@@ -81,6 +81,7 @@ impl<T: Pod> Array<T> {
     /// # Errors
     /// Invalid input, if there is no element `index`. Owner died: elements may be half changed; the
     /// next call works.
+    #[inline]
     pub fn get(&self, index: usize) -> Result<T> {
         check(index, self.len())?;
         Ok(self.lock()?[index])
@@ -90,6 +91,7 @@ impl<T: Pod> Array<T> {
     ///
     /// # Errors
     /// As [`get`](Self::get); then the element was not overwritten.
+    #[inline]
     pub fn set(&self, index: usize, element: T) -> Result<()> {
         check(index, self.len())?;
         self.lock()?[index] = element;
@@ -101,6 +103,7 @@ impl<T: Pod> Array<T> {
     ///
     /// # Errors
     /// As [`get`](Self::get); then the function was not called.
+    #[inline]
     pub fn update<R>(&self, index: usize, change: impl FnOnce(&mut T) -> R) -> Result<R> {
         check(index, self.len())?;
         let mut guard = self.lock()?;
@@ -141,6 +144,7 @@ impl<T: Pod> Array<T> {
     ///
     /// # Errors
     /// The guard with the news, if the last owner died or panicked. The lock is taken then, too.
+    #[inline]
     pub fn lock(&self) -> Result<ArrayGuard<'_, T>, OwnerDied<ArrayGuard<'_, T>>> {
         self.0.lock().map(ArrayGuard).map_err(|died| died.map(ArrayGuard))
     }
@@ -149,6 +153,7 @@ impl<T: Pod> Array<T> {
     ///
     /// # Errors
     /// As [`lock`](Self::lock).
+    #[inline]
     pub fn try_lock(&self) -> Result<Option<ArrayGuard<'_, T>>, OwnerDied<ArrayGuard<'_, T>>> {
         let held = self.0.try_lock();
         held.map(|held| held.map(ArrayGuard)).map_err(|died| died.map(ArrayGuard))

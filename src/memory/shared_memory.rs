@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Shared memory with a name, for processes that are not related. (Python: `SharedMemory`.)
 ///
@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// # What can be done with it
 /// Bytes are copied in and out, while others may be changing them; a process that must see
 /// consistent data uses the atomics, or a protocol of its own, and slices are `unsafe` therefore.
+/// Give each word one size: two overlapping accesses of different sizes see some mix.
 /// The memory is reserved when it is created. Only this user can open it (mode 0600).
 ///
 /// Do not truncate the file in `/dev/shm`: whoever touches the lost part gets `SIGBUS`. This crate
@@ -163,14 +164,6 @@ impl SharedMemory {
     /// for reading only ([`read`](Self::read) reads words atomically, too).
     pub fn atomic_u64(&self, at: usize) -> Result<&AtomicU64> {
         self.0.named.word64(at).ok_or_else(|| self.refusal(at, 8))
-    }
-
-    /// As [`atomic_u64`](Self::atomic_u64), with 4 bytes.
-    ///
-    /// # Errors
-    /// As [`atomic_u64`](Self::atomic_u64).
-    pub fn atomic_u32(&self, at: usize) -> Result<&AtomicU32> {
-        self.0.named.word32(at).ok_or_else(|| self.refusal(at, 4))
     }
 
     /// All bytes.

@@ -64,6 +64,7 @@ impl<T: Pod> Value<T> {
     ///
     /// # Errors
     /// Owner died: the value may be half changed. The next call returns it.
+    #[inline]
     pub fn get(&self) -> Result<T> {
         Ok(*self.lock()?)
     }
@@ -72,6 +73,7 @@ impl<T: Pod> Value<T> {
     ///
     /// # Errors
     /// Owner died: the value was not overwritten. The next call does it.
+    #[inline]
     pub fn set(&self, value: T) -> Result<()> {
         *self.lock()? = value;
         Ok(())
@@ -84,6 +86,7 @@ impl<T: Pod> Value<T> {
     ///
     /// # Errors
     /// Owner died: the function was not called. The next call does it.
+    #[inline]
     pub fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> Result<R> {
         let mut guard = self.lock()?;
         let mut value = *guard;
@@ -96,6 +99,7 @@ impl<T: Pod> Value<T> {
     ///
     /// # Errors
     /// The guard with the news, if the last owner died or panicked. The lock is taken then, too.
+    #[inline]
     pub fn lock(&self) -> Result<ValueGuard<'_, T>, OwnerDied<ValueGuard<'_, T>>> {
         self.0.lock().map(ValueGuard).map_err(|died| died.map(ValueGuard))
     }
@@ -104,6 +108,7 @@ impl<T: Pod> Value<T> {
     ///
     /// # Errors
     /// As [`lock`](Self::lock).
+    #[inline]
     pub fn try_lock(&self) -> Result<Option<ValueGuard<'_, T>>, OwnerDied<ValueGuard<'_, T>>> {
         let held = self.0.try_lock();
         held.map(|held| held.map(ValueGuard)).map_err(|died| died.map(ValueGuard))

@@ -4,7 +4,7 @@
 //! need of it:
 //!
 //! - [`Locked::create`] and [`Locked::open`] make a handle of `len` elements of type `T`;
-//! - [`Locked::lock`], [`Locked::try_lock`] and [`Locked::lock_until`] give a [`Held`], which
+//! - [`Locked::lock`], [`Locked::try_lock`] and [`Locked::lock_timeout`] give a [`Held`], which
 //!   derefs to `[T]`, or the same inside [`OwnerDied`];
 //! - [`Locked::memory`] is for the object (to send it) and for the words `SPARE..DATA`, which
 //!   belong to the kind.

@@ -15,7 +15,7 @@ use crate::sys::named;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Before the names of all files that are made here.
 const PREFIX: &str = "multiproc.";
@@ -183,13 +183,6 @@ impl Named {
     pub(crate) fn word64(&self, at: usize) -> Option<&AtomicU64> {
         let fine = self.writable && at.is_multiple_of(8) && self.contains(at, 8);
         fine.then(|| self.segment().word64(DATA + at))
-    }
-
-    /// As [`word64`](Self::word64), of four bytes.
-    #[inline]
-    pub(crate) fn word32(&self, at: usize) -> Option<&AtomicU32> {
-        let fine = self.writable && at.is_multiple_of(4) && self.contains(at, 4);
-        fine.then(|| self.segment().word32(DATA + at))
     }
 
     /// All data.

@@ -6,8 +6,8 @@
 //!
 //! Who died is judged by positive proof only: the kernel knows no such thread, or one that was
 //! started at another time, or a zombie. If `/proc` cannot be read (hidepid, no descriptors left)
-//! an owner counts as alive until its id is gone. A process in another pid namespace cannot judge
-//! the owners of this one, so objects must not be shared across pid namespaces.
+//! an owner counts as alive until its id is gone. Ids mean something in one pid namespace only, and
+//! start times in one time namespace: objects must not be shared across either.
 
 use super::atomic::Word64;
 use crate::owner_died::Dead;

@@ -165,6 +165,7 @@ mod tests {
     use super::*;
     use crate::shm::atomic::model::ModelBed;
     use loom::sync::Arc;
+    use loom::sync::atomic::AtomicU32;
     use loom::thread;
 
     #[test]
@@ -190,16 +191,14 @@ mod tests {
     #[test]
     fn model_a_waiter_sees_what_the_setter_did() {
         loom::model(|| {
-            let shared = Arc::new((ModelBed::new(0), loom::cell::UnsafeCell::new(0)));
+            let shared = Arc::new((ModelBed::new(0), AtomicU32::new(0)));
             let other = shared.clone();
             let setter = thread::spawn(move || {
-                // SAFETY: nobody looks before the event is set; loom checks it.
-                other.1.with_mut(|data| unsafe { *data = 7 });
+                other.1.store(7, Ordering::Relaxed);
                 set(&other.0);
             });
             wait(&shared.0, Deadline::NEVER);
-            // SAFETY: the setter does not touch it after the event is set.
-            assert_eq!(shared.1.with(|data| unsafe { *data }), 7);
+            assert_eq!(shared.1.load(Ordering::Relaxed), 7);
             setter.join().expect("join");
         });
     }

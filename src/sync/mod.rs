@@ -2,7 +2,7 @@
 //!
 //! Every type here is a handle of an object in shared memory: cloning it, sending it as an
 //! argument, an item, a context or a result, and inheriting it by fork all give another handle of
-//! the same object. `README.md` in this folder explains the protocols.
+//! the same object. `src/sync/README.md` explains the protocols.
 //!
 //! | situation | use |
 //! |---|---|
@@ -25,12 +25,15 @@
 //! waited longest; [`RwLock`] lets readers and writers take turns. One release wakes one waiter:
 //! only an [`Event`], a [`Barrier`], a [`Latch`] and [`Condition::notify_all`] wake all.
 //!
+//! The first time that a thread takes anything it finds out its own name, which costs 10 us.
+//!
 //! # What they protect against
 //!
 //! The death of a process at any instruction. Processes that share an object trust each other with
 //! its *data*, as threads do; one that writes over the words of the object makes others wait in
-//! vain or get in too early, but never leads them outside the memory. The death of a process in
-//! another pid namespace (a container) cannot be seen, so objects must not be shared across those.
+//! vain or get in too early, but never leads them outside the memory. Who lives is asked of
+//! `/proc` by thread ids and start times, so objects must not be shared with a process in another
+//! pid or time namespace (a container).
 //! A process that calls `exec` keeps its name, so it must not hold a lock then.
 mod barrier;
 mod condition;

@@ -81,9 +81,10 @@ impl Settings {
         }
         let size = self.array_bytes(workload) >> 20;
         let pythons = self.python_array_bytes(workload) >> 20;
-        Some(match size == pythons {
-            true => format!("{size} MiB"),
-            false => format!("{size} MiB, cpython {pythons} MiB"),
+        Some(match workload {
+            Workload::FreezeSend => format!("{size} MiB, the same again and again"),
+            _ if size == pythons => format!("{size} MiB"),
+            _ => format!("{size} MiB, cpython {pythons} MiB"),
         })
     }
 

@@ -43,7 +43,8 @@ pub enum Workload {
     ArraySum,
     /// Change every number of an array of `f64` in place, likewise.
     ChunksMut,
-    /// Hand an immutable array to a task, which reads both ends of it.
+    /// Hand an immutable array to a task, which reads both ends of it; the same array
+    /// again and again, so that a worker may know it.
     FreezeSend,
     /// This many tiny tasks on a hot pool, once.
     GrowthTasks(u64),
