@@ -69,9 +69,9 @@ impl<G> OwnerDied<G> {
         &mut self.guard
     }
 
-    /// The id of the thread that held the lock. Of the first thread of a process, which is the one
-    /// that runs the function of a [`Process`](crate::Process) and the tasks of a
-    /// [`Pool`](crate::Pool), it is the process id.
+    /// The id of the thread that held the lock; of a lock with data, the id of its process. Of the
+    /// first thread of a process, which is the one that runs the function of a
+    /// [`Process`](crate::Process) and the tasks of a [`Pool`](crate::Pool), it is the same.
     #[must_use]
     pub fn thread_id(&self) -> u32 {
         self.dead.thread

@@ -29,7 +29,7 @@ pub(crate) trait Bed: Word64 {
     /// How often to look before sleeping, each time after twice as many pauses.
     const LOOKS: u32;
     /// Sleeps while the lower half is `low`, until a wake or the deadline, or for no reason; true
-    /// if it was the deadline.
+    /// if the deadline has passed.
     fn sleep(&self, low: u32, deadline: Deadline) -> bool;
     /// Wakes up to `count` sleepers and tells how many.
     fn wake(&self, count: u32) -> u32;

@@ -133,7 +133,7 @@ impl<T: Pod> Locked<T> {
     pub(crate) fn lock(&self) -> Result<Held<'_, T>, OwnerDied<Held<'_, T>>> {
         // Without a deadline only a hostile word could end the wait early: wait again.
         loop {
-            let me = owner::me();
+            let me = owner::me_of::<T>();
             if let Some(taken) = lock::take(self.word(), me, Deadline::NEVER) {
                 return self.held(me, taken);
             }
@@ -143,7 +143,7 @@ impl<T: Pod> Locked<T> {
     /// Takes the lock if nobody living holds it.
     #[inline]
     pub(crate) fn try_lock(&self) -> Result<Option<Held<'_, T>>, OwnerDied<Held<'_, T>>> {
-        let me = owner::me();
+        let me = owner::me_of::<T>();
         lock::try_take(self.word(), me).map(|taken| self.held(me, taken)).transpose()
     }
 
@@ -155,7 +155,7 @@ impl<T: Pod> Locked<T> {
         if timeout.is_zero() {
             return self.try_lock();
         }
-        let me = owner::me();
+        let me = owner::me_of::<T>();
         let taken = lock::take(self.word(), me, Deadline::after(timeout));
         taken.map(|taken| self.held(me, taken)).transpose()
     }
@@ -179,8 +179,8 @@ impl<T: Pod> Locked<T> {
 
 /// The lock is held; gives it back when dropped.
 ///
-/// It belongs to the thread that took it: it is not `Send`, and in a forked child, which is another
-/// thread, its copy neither gives the lock back nor reaches the data.
+/// It belongs to the thread that took it: it is not `Send`. In a forked child, which is somebody
+/// else, its copy neither gives the lock back nor reaches the data.
 pub(crate) struct Held<'a, T: Pod> {
     locked: &'a Locked<T>,
     me: u64,
@@ -244,7 +244,7 @@ impl<T: Pod> DerefMut for Held<'_, T> {
 impl<T: Pod> Drop for Held<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        if self.me != owner::me() {
+        if self.me != owner::me_of::<T>() {
             return;
         }
         if !self.panicking && thread::panicking() {
@@ -323,8 +323,13 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_ended_with_the_lock_is_dead() {
+    fn a_thread_that_ended_with_the_lock_is_dead_if_it_left_no_reference() {
         let locked = Locked::<u8>::create(KIND, 1).expect("create");
+        thread::scope(|scope| {
+            scope.spawn(|| std::mem::forget(locked.lock().expect("new")));
+        });
+        assert!(locked.try_lock().expect("its process lives").is_none());
+        let locked = Locked::<()>::create(KIND, 1).expect("create");
         thread::scope(|scope| {
             scope.spawn(|| std::mem::forget(locked.lock().expect("new")));
         });

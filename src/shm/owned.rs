@@ -249,14 +249,36 @@ impl OwnedMemory {
         if !self.is_here() {
             return Err(not_here());
         }
+        let patience = Patience::for_bytes(self.capacity);
+        let sealed = match self.seal_in_place(&patience)? {
+            true => FrozenMemory::open(self.object.clone(), self.capacity)?,
+            false => FrozenMemory::copied(self.slice(used))?,
+        };
+        Ok(self.sealed.get_or_init(|| sealed).clone())
+    }
+
+    /// Seals the file; false if others have it, and do not let go of it in time.
+    fn seal_in_place(&self, patience: &Patience) -> io::Result<bool> {
+        // Lent for reading, it is named by messages that are on their way: who gets them must find
+        // it. (For writing it is not lent now: that borrows the owner mutably.)
+        if !patience.wait(|| Arc::strong_count(&self.object) == 1) {
+            return Ok(false);
+        }
         self.object.forget_elsewhere();
         // No mutable slice is lent: that needs `&mut self`.
         self.object.freeze_in_place()?;
-        let sealed = match seal_patiently(&self.object, self.capacity) {
-            Ok(()) => FrozenMemory::open(self.object.clone(), self.capacity)?,
-            Err(_) => FrozenMemory::copied(self.slice(used))?,
-        };
-        Ok(self.sealed.get_or_init(|| sealed).clone())
+        let mut refusal = None;
+        patience.wait(|| match memfd::seal_writes(self.object.fd()) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                refusal = Some(error);
+                false
+            }
+            result => {
+                refusal = result.err();
+                true
+            }
+        });
+        Ok(refusal.is_none())
     }
 
     /// The object for those to whom the memory is lent, and how they map it: all its
@@ -266,32 +288,43 @@ impl OwnedMemory {
     /// As [`seal`](Self::seal), for memory that is frozen.
     pub(crate) fn lend(&self, used: usize) -> io::Result<super::lend::Loan> {
         use super::lend::Loan;
-        if self.is_frozen() {
-            let sealed = self.seal(used)?;
-            return Ok(Loan::of_frozen(&sealed));
-        }
         if !self.is_here() {
             return Err(not_here());
         }
-        let object = self.object.clone();
-        Ok(Loan { object, access: Access::Owned, bytes: self.capacity })
+        {
+            // Another thread that seals the memory sees the loan, or is done before it.
+            let _turn = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.is_frozen() {
+                let object = self.object.clone();
+                return Ok(Loan { object, access: Access::Owned, bytes: self.capacity });
+            }
+        }
+        Ok(Loan::of_frozen(&self.seal(used)?))
     }
 }
 
-/// Seals, and waits for those who have it mapped, but no longer than copying would take.
-fn seal_patiently(object: &Object, bytes: usize) -> io::Result<()> {
-    let copies = u32::try_from(bytes / COPIED_MEANWHILE).unwrap_or(u32::MAX);
-    let patience = PATIENCE.saturating_mul(copies.saturating_add(1));
-    let start = Instant::now();
-    loop {
-        match memfd::seal_writes(object.fd()) {
-            Err(error)
-                if error.kind() == io::ErrorKind::ResourceBusy && start.elapsed() < patience =>
-            {
-                std::thread::sleep(Duration::from_micros(50));
+/// How long to wait for those who have the memory: no longer than copying would take.
+struct Patience {
+    start: Instant,
+    limit: Duration,
+}
+
+impl Patience {
+    fn for_bytes(bytes: usize) -> Self {
+        let copies = u32::try_from(bytes / COPIED_MEANWHILE).unwrap_or(u32::MAX);
+        let limit = PATIENCE.saturating_mul(copies.saturating_add(1));
+        Self { start: Instant::now(), limit }
+    }
+
+    /// Whether it has come true in time.
+    fn wait(&self, mut come_true: impl FnMut() -> bool) -> bool {
+        while !come_true() {
+            if self.start.elapsed() >= self.limit {
+                return false;
             }
-            result => return result,
+            std::thread::sleep(Duration::from_micros(50));
         }
+        true
     }
 }
 

@@ -31,7 +31,17 @@ pub(crate) fn me() -> u64 {
     identity::thread()
 }
 
+/// Who owns a lock of data that the caller takes: the process, if there are data.
+///
+/// A thread can end and leave behind what it borrowed for ever (by a leaked guard) to other
+/// threads. So while anybody of its process lives, data that it locked are not lent again.
+#[inline]
+pub(crate) fn me_of<T>() -> u64 {
+    if size_of::<T>() == 0 { me() } else { my_process() }
+}
+
 /// This process as an owner.
+#[inline]
 pub(crate) fn my_process() -> u64 {
     identity::process() | PROCESS
 }

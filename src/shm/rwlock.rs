@@ -100,7 +100,7 @@ impl<T: Table> Words<'_, T> {
 
     /// Reads if that needs no waiting.
     pub(crate) fn try_read(&self, me: u64) -> Option<(u32, Taken)> {
-        let seat = self.seats.claim(me, first_seat(me))?;
+        let seat = self.seat(me, Deadline::after(std::time::Duration::ZERO))?;
         for _ in 0..2 {
             match self.announce(seat) {
                 Found::Reading(taken) => return Some((seat, taken)),
@@ -115,12 +115,13 @@ impl<T: Table> Words<'_, T> {
     fn seat(&self, me: u64, deadline: Deadline) -> Option<u32> {
         let mut nap = Nap::new(deadline);
         loop {
-            if let Some(seat) = self.seats.claim(me, first_seat(me)) {
+            if let Some(seat) = self.seats.claim(me, first_seat()) {
                 return Some(seat);
             }
             // All seats are taken: by the dead, perhaps.
             match self.seats.examine(Look::Close, owner::is_dead) {
-                Some((seat, dead)) => drop(self.seats.owner(seat).compare_exchange(dead, me)),
+                // The state that the dead one left is its successor's to overwrite.
+                Some((seat, dead)) => drop(self.seats.owner(seat).compare_exchange(dead, 0)),
                 None if nap.is_over() => return None,
                 // Nobody wakes who waits for a seat: 1,024 readers at a time are the limit.
                 None => drop(self.hint.sleep(self.hint.load(Ordering::Relaxed) as u32, nap.next())),
@@ -260,9 +261,9 @@ impl<T: Table> Words<'_, T> {
 }
 
 /// Readers on different threads begin to look for a seat at different places.
-fn first_seat(me: u64) -> u32 {
+fn first_seat() -> u32 {
     const SPREAD: u64 = 16;
-    (me % SPREAD) as u32
+    (owner::me() % SPREAD) as u32
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ impl<T: Pod> RwLocked<T> {
     /// Waits until there is no writer.
     pub(crate) fn read(&self) -> Outcome<Reading<'_, T>> {
         loop {
-            let read = self.words().read(owner::me(), Deadline::NEVER, owner::is_dead);
+            let read = self.words().read(owner::me_of::<T>(), Deadline::NEVER, owner::is_dead);
             if let Some((seat, taken)) = read {
                 return with_news(self.reading(seat), taken);
             }
@@ -96,8 +96,8 @@ impl<T: Pod> RwLocked<T> {
     /// As [`RwLocked::read`], for so long at most; zero means try.
     pub(crate) fn read_timeout(&self, timeout: Duration) -> Tried<Reading<'_, T>> {
         let read = match timeout {
-            Duration::ZERO => self.words().try_read(owner::me()),
-            _ => self.words().read(owner::me(), Deadline::after(timeout), owner::is_dead),
+            Duration::ZERO => self.words().try_read(owner::me_of::<T>()),
+            _ => self.words().read(owner::me_of::<T>(), Deadline::after(timeout), owner::is_dead),
         };
         let read = read.map(|(seat, taken)| with_news(self.reading(seat), taken));
         read.transpose()
@@ -106,7 +106,7 @@ impl<T: Pod> RwLocked<T> {
     /// Waits until there is neither a writer nor a reader.
     pub(crate) fn write(&self) -> Outcome<Writing<'_, T>> {
         loop {
-            let me = owner::me();
+            let me = owner::me_of::<T>();
             if let Some(taken) = self.words().write(me, Deadline::NEVER, owner::is_dead) {
                 return with_news(self.writing(me), taken);
             }
@@ -115,7 +115,7 @@ impl<T: Pod> RwLocked<T> {
 
     /// As [`RwLocked::write`], for so long at most; zero means try.
     pub(crate) fn write_timeout(&self, timeout: Duration) -> Tried<Writing<'_, T>> {
-        let me = owner::me();
+        let me = owner::me_of::<T>();
         let taken = match timeout {
             Duration::ZERO => self.words().try_write(me),
             _ => self.words().write(me, Deadline::after(timeout), owner::is_dead),
@@ -131,7 +131,7 @@ impl<T: Pod> RwLocked<T> {
 
     fn reading(&self, seat: u32) -> Reading<'_, T> {
         let generation = fork::known_generation();
-        Reading { locked: self, seat, me: owner::me(), generation, not_send: PhantomData }
+        Reading { locked: self, seat, me: owner::me_of::<T>(), generation, not_send: PhantomData }
     }
 
     fn writing(&self, me: u64) -> Writing<'_, T> {
@@ -173,7 +173,7 @@ impl<T: Pod> Deref for Reading<'_, T> {
 
 impl<T: Pod> Drop for Reading<'_, T> {
     fn drop(&mut self) {
-        if self.me == owner::me() {
+        if self.me == owner::me_of::<T>() {
             self.locked.words().stop_reading(self.seat);
         }
     }
@@ -214,7 +214,7 @@ impl<T: Pod> DerefMut for Writing<'_, T> {
 
 impl<T: Pod> Drop for Writing<'_, T> {
     fn drop(&mut self) {
-        if self.me != owner::me() {
+        if self.me != owner::me_of::<T>() {
             return;
         }
         let panicked = !self.panicking && thread::panicking();

@@ -99,6 +99,15 @@ impl<T: Table> Words<'_, T> {
         }
     }
 
+    /// All seats are taken: frees one whose owner is dead, if it finds any.
+    fn make_room(&self, me: u64) {
+        // As one who came after all that wait, so no notification is for the caller.
+        let last = Place { seat: 0, ticket: self.next.load(Ordering::Acquire) as u32 };
+        if let Some((seat, dead)) = self.seats.examine(Look::Close, owner::is_dead) {
+            self.bury(me, seat, dead, last);
+        }
+    }
+
     /// Clears the seat of a dead waiter; true if it had a notification for which the caller waits.
     fn bury(&self, me: u64, seat: u32, dead: u64, place: Place) -> bool {
         let state = self.seats.state(seat);
@@ -113,14 +122,20 @@ impl<T: Table> Words<'_, T> {
         if self.seats.owner(seat).compare_exchange(dead, me).is_err() {
             return false;
         }
-        // A notifier that took it for alive may have come meanwhile; then the news is for all who
-        // wait, and if that is one too many it is no harm.
         let last = state.swap(0);
         self.seats.free(seat);
-        if last != seen && last & STAGE == NOTIFIED {
-            return is_before(place.ticket, ticket_of(last));
+        if last == seen || last & STAGE != NOTIFIED {
+            return mine;
         }
-        mine
+        // A notifier that took it for alive has come meanwhile.
+        let horizon = ticket_of(last);
+        if is_before(place.ticket, horizon) {
+            return true;
+        }
+        if self.waiting().any(|(ticket, _)| is_before(ticket, horizon)) {
+            self.notify(1);
+        }
+        false
     }
 
     /// The waiters, by ticket and seat, in no order.
@@ -312,7 +327,8 @@ impl Condition {
         let (notified, guard) = guard.without(|| match place {
             Some(place) => words.wait(me, place, deadline, owner::is_dead),
             None => {
-                // No seat: the promised spurious wake-up.
+                // No seat: the promised spurious wake-up. Perhaps the next time there is one.
+                words.make_room(me);
                 let seen = words.next.load(Ordering::Relaxed) as u32;
                 words.next.sleep(seen, Nap::new(deadline).next());
                 false

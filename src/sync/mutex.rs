@@ -13,7 +13,9 @@ const KIND: Kind = Kind::new("multiproc-mutex");
 ///
 /// As [`Lock`](super::Lock), with a value that only the guard reaches. `T` is plain data
 /// ([`bytemuck::Pod`], which can be derived): numbers, arrays of them, and structures of them
-/// without padding. The news of an owner's death means here that the value may be half changed.
+/// without padding. The news of an owner's death means here that the value may be half changed. The
+/// owner is the process: a guard that a thread leaks ([`std::mem::forget`]) keeps the lock until the
+/// process ends, as another thread may still have a reference to the value.
 ///
 /// ```
 /// use multiproc::{Mutex, Process};

@@ -18,11 +18,11 @@ pub(crate) fn wake(word: &AtomicU32, count: i32) {
     wake_at(word.as_ptr(), count);
 }
 
-/// As [`wait`], on the lower half of a 64-bit word; true if it was the deadline that ended it.
+/// As [`wait`], on the lower half of a 64-bit word; true if the deadline has passed.
 ///
 /// Nobody accesses the half by itself but the kernel: to the program the word is one.
 pub(crate) fn wait_low(word: &AtomicU64, expected: u32, deadline: Deadline) -> bool {
-    wait_at(low(word), expected, deadline)
+    wait_at(low(word), expected, deadline) || deadline.passed()
 }
 
 /// As [`wake`], on the lower half of a 64-bit word; how many were woken.

@@ -25,17 +25,23 @@ pub(crate) fn thread() -> u64 {
 }
 
 /// The name of this process: that of its first thread.
+#[inline]
 pub(crate) fn process() -> u64 {
-    // Relaxed: whoever computes it, it is the same number.
+    // Relaxed: the number stands for itself.
     match PROCESS.load(Ordering::Relaxed) {
-        0 => {
-            fork::generation();
-            let me = name(std::process::id());
-            PROCESS.store(me, Ordering::Relaxed);
-            me
-        }
+        0 => learn_process(),
         me => me,
     }
+}
+
+#[cold]
+fn learn_process() -> u64 {
+    // Registers the handler that calls `forget` in a forked child.
+    fork::generation();
+    let me = name(std::process::id());
+    // The first name stays: another thread may find another one, if it cannot read `/proc`.
+    // Relaxed: as above.
+    PROCESS.compare_exchange(0, me, Ordering::Relaxed, Ordering::Relaxed).err().unwrap_or(me)
 }
 
 #[cold]

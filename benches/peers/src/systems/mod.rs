@@ -2,7 +2,7 @@
 //!
 //! A system with worker pools implements [`Launcher`] and [`Pool`] and is listed
 //! as [`Pooled`]; then [`pooled`] measures every workload for it in the same way
-//! as for the others. Likewise [`paired`] measures [`Primitives`], locks and the
+//! as for the others. Likewise [`mod@paired`] measures [`Primitives`], locks and the
 //! like between two parties, and [`arrays`] measures [`Arrays`]. A system that has
 //! several of these is put together from its [`Facets`]. A system of another kind
 //! (another language, bare system calls) implements [`System`] itself.
