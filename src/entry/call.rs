@@ -4,6 +4,7 @@ use super::function::{Fallible, Function};
 use super::panics::{catch, shortened};
 use crate::codec::{Data, Emitted, Encode, NotDecoded, NotEncoded, Reader, items};
 use crate::codec::{decode_value, encode_value, naming};
+use crate::sync::Members;
 use crate::sys::image;
 use crate::wire::control::Failure;
 use crate::wire::handles::{self, Carried};
@@ -148,7 +149,7 @@ pub(super) fn run_with_context<C: 'static, T: Data, R: Data>(
     function: impl Fn(&C, T) -> std::result::Result<R, Failure>,
 ) {
     let descriptor = running.descriptor;
-    let context = match context::<C>(inbox, outbox, running, decode) {
+    let (context, members) = match context::<C>(inbox, outbox, running, decode) {
         Ok(context) => context,
         Err(failure) => return fail_all(outbox, running, &failure),
     };
@@ -158,7 +159,11 @@ pub(super) fn run_with_context<C: 'static, T: Data, R: Data>(
     };
     let _ = ContextHeader::read(&mut reader);
     items::skip::<(T,)>(&mut reader, descriptor.first);
-    run_each(outbox, running, &mut reader, |(item,): (T,)| function(&context, item));
+    run_each(outbox, running, &mut reader, |(item,): (T,)| {
+        // Until the function has returned: before anybody learns its result.
+        let _attending = members.attend();
+        function(&context, item)
+    });
 }
 
 /// Runs the item that is claimed, and those that can still be claimed.
@@ -294,6 +299,8 @@ thread_local! {
 struct Context {
     uid: u64,
     value: Rc<dyn Any>,
+    /// Those of its parts whose death in the middle of a task others must see.
+    members: Rc<Members>,
     /// The shared objects that it names.
     objects: Vec<u64>,
 }
@@ -316,32 +323,35 @@ fn context<C: 'static>(
     outbox: &Outbox,
     running: &Running,
     decode: impl FnOnce(&mut Reader<'_>) -> std::result::Result<C, NotDecoded>,
-) -> std::result::Result<Rc<C>, Failure> {
+) -> std::result::Result<(Rc<C>, Rc<Members>), Failure> {
     const REMEMBERED: usize = 4;
     let other = |error: std::io::Error| Failure::Other(error.to_string());
     let garbled = || Failure::Decode("the context: the bytes end early".to_owned());
     let bytes = inbox.payload(outbox, &running.descriptor).map_err(other)?;
     let (header, inline) = ContextHeader::read(&mut Reader(bytes)).ok_or_else(garbled)?;
     let known = CONTEXTS.with_borrow(|contexts| {
-        contexts.iter().find(|known| known.uid == header.uid).map(|known| known.value.clone())
+        let known = contexts.iter().find(|known| known.uid == header.uid)?;
+        Some((known.value.clone().downcast::<C>().ok()?, known.members.clone()))
     });
-    if let Some(context) = known.and_then(|context| context.downcast::<C>().ok()) {
-        return Ok(context);
+    if let Some(known) = known {
+        return Ok(known);
     }
     let bytes = if header.in_block {
         inbox.block(outbox, header.uid, header.len as usize).map_err(other)?
     } else {
         inline
     };
-    let (decoded, objects) = handles::noting(|| catch(|| decode(&mut Reader(bytes))));
-    let context = Rc::new(decoded??);
+    let ((decoded, objects), members) =
+        Members::noting(|| handles::noting(|| catch(|| decode(&mut Reader(bytes)))));
+    let (context, members) = (Rc::new(decoded??), Rc::new(members));
     let dropped = CONTEXTS.with_borrow_mut(|contexts| {
-        contexts.push_back(Context { uid: header.uid, value: context.clone(), objects });
+        let (value, members) = (context.clone(), members.clone());
+        contexts.push_back(Context { uid: header.uid, value, members, objects });
         if contexts.len() > REMEMBERED { contexts.pop_front() } else { None }
     });
     // Dropped outside the borrow: its drop is the user's code.
     drop(dropped);
-    Ok(context)
+    Ok((context, members))
 }
 
 /// Runs the claimed items of a frame that the parent posted.

@@ -43,8 +43,8 @@ fn state(stage: u64, round: u64) -> u64 {
 /// [`abort`](Barrier::abort): all who wait, and all who come later, get an error
 /// ([`is_broken`](Error::is_broken)) until [`reset`](Barrier::reset). On whom they wait is known of
 /// a party that has arrived, and of a process that received a handle as an argument and still has
-/// it; if such a handle is dropped in a panic, that counts as a death. It is noticed within some
-/// tens of milliseconds.
+/// it (as a pool's context: while it runs a task); if such a handle is dropped in a panic, that
+/// counts as a death. It is noticed within some tens of milliseconds.
 ///
 /// A waiter looks for a few microseconds, then sleeps; the last party to arrive wakes all at once.
 ///
@@ -82,7 +82,7 @@ fn open(object: Arc<Object>) -> io::Result<Barrier> {
         _ => return Err(io::ErrorKind::InvalidData.into()),
     };
     let member = Member::join(&memory, SEATS_AT);
-    Ok(Barrier { memory, parties, _member: member })
+    Ok(Barrier { memory, parties, _member: Some(member) })
 }
 
 /// What [`Barrier::wait`] returns.

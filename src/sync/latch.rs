@@ -66,7 +66,7 @@ travels!([] Latch, latch => latch.memory.object(), object => open(object));
 fn open(object: Arc<Object>) -> io::Result<Latch> {
     let memory = Memory::open(object, KIND, 0, LEN)?;
     let member = Member::join(&memory, SEATS_AT);
-    Ok(Latch { memory, member })
+    Ok(Latch { memory, member: Some(member) })
 }
 
 impl Latch {
@@ -104,9 +104,9 @@ impl Latch {
                 break me;
             }
         };
-        let member = self.member.as_ref().filter(|member| member.is_seated());
         let seats = self.seats();
-        let state = member.map(|member| seats.state(member.seat));
+        let seat = self.member.as_ref().and_then(|member| member.seat());
+        let state = seat.map(|seat| seats.state(seat));
         let before = self.word().load(Ordering::Relaxed) & COUNT;
         if before == 0 {
             lock::give_back(self.memory.word(LOCK), me);

@@ -3,52 +3,119 @@
 //! A process that receives a handle takes a seat for it, in the name of the process, and keeps it
 //! until the last clone of that handle is dropped. So if it dies before it did its part, those who
 //! wait can see it. The state of a member's seat is 0 from the start: a seat is always left so.
+//!
+//! A worker of a pool remembers the context of a call, and dies with it when the pool has no more
+//! use for the worker. That must not look like the death of one on whom somebody waits, so handles
+//! in a context take their seats for the time of each task ([`Members`]).
 
 use crate::shm::memory::Memory;
 use crate::shm::owner;
-use crate::shm::seats::{Seats, Table};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use crate::shm::seats::{SEATS, Seats, Table};
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 
-/// The seat of a handle that was received.
+thread_local! {
+    /// While a context is decoded: the members in it.
+    static NOTED: RefCell<Option<Vec<Weak<Member>>>> = const { RefCell::new(None) };
+}
+
+/// No seat.
+const NONE: u32 = SEATS;
+
+/// What a handle that was received has: a seat, or the right to take one.
 #[derive(Debug)]
 pub(super) struct Member {
     memory: Memory,
     table: usize,
-    pub(super) seat: u32,
+    /// Relaxed, wherever it is used: it is changed by the thread that runs the tasks, and the words
+    /// of the seat itself order.
+    seat: AtomicU32,
     process: u64,
 }
 
 impl Member {
-    /// Takes a seat in the table at this byte; none if all are taken, and then this process's
-    /// death will not be noticed.
-    pub(super) fn join(memory: &Memory, table: usize) -> Option<Arc<Self>> {
-        let process = owner::my_process();
-        let seat = Seats::new(memory, table).claim(process, 0)?;
-        Some(Arc::new(Self { memory: memory.clone(), table, seat, process }))
+    /// Takes a seat in the table at this byte, at once or, in a context, for each task. If all are
+    /// taken this process's death will not be noticed.
+    pub(super) fn join(memory: &Memory, table: usize) -> Arc<Self> {
+        let (seat, process) = (AtomicU32::new(NONE), owner::my_process());
+        let member = Arc::new(Self { memory: memory.clone(), table, seat, process });
+        let noted = NOTED.with_borrow_mut(|noted| {
+            noted.as_mut().map(|noted| noted.push(Arc::downgrade(&member))).is_some()
+        });
+        if !noted {
+            member.sit();
+        }
+        member
     }
 
-    /// Whether the seat still is this process's: not in a forked child, whose copy it is not.
-    pub(super) fn is_seated(&self) -> bool {
-        let owner = Seats::new(&self.memory, self.table).owner(self.seat).load(Ordering::Relaxed);
-        self.process == owner::my_process() && owner == self.process
+    fn seats(&self) -> Seats<'_> {
+        Seats::new(&self.memory, self.table)
+    }
+
+    fn sit(&self) {
+        let seat = self.seats().claim(self.process, 0).unwrap_or(NONE);
+        self.seat.store(seat, Ordering::Relaxed);
+    }
+
+    /// The seat, if it still is this process's: not in a forked child, whose copy it is not.
+    pub(super) fn seat(&self) -> Option<u32> {
+        let seat = self.seat.load(Ordering::Relaxed);
+        let is_mine = self.process == owner::my_process()
+            && seat < SEATS
+            && self.seats().owner(seat).load(Ordering::Relaxed) == self.process;
+        is_mine.then_some(seat)
+    }
+
+    fn stand_up(&self) {
+        let Some(seat) = self.seat() else { return };
+        self.seat.store(NONE, Ordering::Relaxed);
+        if std::thread::panicking() {
+            // It will not do its part any more: those who wait are to find that out.
+            let left = owner::abandoned_in_panic(self.process);
+            // Release: with the state as it is.
+            self.seats().owner(seat).store(left, Ordering::Release);
+        } else {
+            leave(self.seats(), seat);
+        }
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        if !self.is_seated() {
-            return;
-        }
-        let seats = Seats::new(&self.memory, self.table);
-        if std::thread::panicking() {
-            // It will not do its part any more: those who wait are to find that out.
-            let left = owner::abandoned_in_panic(self.process);
-            // Release: with the state as it is.
-            seats.owner(self.seat).store(left, Ordering::Release);
-        } else {
-            leave(seats, self.seat);
-        }
+        self.stand_up();
+    }
+}
+
+/// The members in a context.
+#[derive(Debug, Default)]
+pub(crate) struct Members(Vec<Weak<Member>>);
+
+impl Members {
+    /// Runs `decode`, which does not unwind, and returns the members that it made; they have no
+    /// seats yet.
+    pub(crate) fn noting<R>(decode: impl FnOnce() -> R) -> (R, Self) {
+        let outer = NOTED.replace(Some(Vec::new()));
+        let result = decode();
+        let noted = NOTED.replace(outer);
+        (result, Self(noted.unwrap_or_default()))
+    }
+
+    /// They take seats until what is returned is dropped.
+    pub(crate) fn attend(&self) -> Attending<'_> {
+        self.0.iter().filter_map(Weak::upgrade).for_each(|member| member.sit());
+        Attending(self)
+    }
+}
+
+/// A task is running with a context that has members.
+#[derive(Debug)]
+#[must_use = "the seats are given back when it is dropped"]
+pub(crate) struct Attending<'a>(&'a Members);
+
+impl Drop for Attending<'_> {
+    fn drop(&mut self) {
+        self.0.0.iter().filter_map(Weak::upgrade).for_each(|member| member.stand_up());
     }
 }
 

@@ -48,6 +48,8 @@ mod rlock;
 mod rwlock;
 mod semaphore;
 
+pub(crate) use members::Members;
+
 pub use crate::OwnerDied;
 pub use barrier::{Barrier, BarrierWaitResult};
 
