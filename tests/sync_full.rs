@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::sync::{finish, kill, start};
+use common::sync::{finish_all, kill, start};
 use common::{PATIENCE, wait_until, watchdog};
 use multiproc::{Condition, Lock, RwLock, Semaphore};
 use std::mem::forget;
@@ -15,7 +15,7 @@ fn readers_find_the_seats_of_dead_readers() {
         let lock = RwLock::new(7u32).unwrap();
         let read = |lock: RwLock<u32>| (0..256).for_each(|_| forget(lock.read().unwrap()));
         let readers = [(); 4].map(|()| start(read, (lock.clone(),)));
-        readers.map(finish);
+        finish_all(readers);
         if quickly {
             wait_until("it is read", || lock.try_read().is_ok_and(|guard| guard.is_some()));
         } else {
