@@ -274,8 +274,8 @@ impl Condition {
     /// Makes a condition.
     ///
     /// # Errors
-    /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it, [`is_os`](crate::Error::is_os)
-    /// if there is no file descriptor.
+    /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
+    /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
     pub fn new() -> Result<Self> {
         let memory = Memory::create(KIND, 0, 0, LEN);
         memory.map(Self).map_err(|error| not_made("condition", error))
