@@ -7,7 +7,8 @@ use multiproc::{FrozenVec, Pool, Process, SharedVec, StartMethod};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 fn frozen(numbers: impl IntoIterator<Item = u64>) -> FrozenVec<u64> {
     SharedVec::try_from_iter(numbers).and_then(SharedVec::freeze).expect("memory")
@@ -206,10 +207,69 @@ fn outside_of_a_message_a_handle_is_an_error() {
     let v = frozen([1]);
     postcard::to_stdvec(&v).expect_err("no message");
     postcard::from_bytes::<FrozenVec<u64>>(&[1, 0, 1]).expect_err("no message");
-    // Nor does a task's function find what came with its own arguments.
+    // Nor does a task's function find what came with its own arguments, under whatever number.
     let outside = |v: FrozenVec<u64>| {
-        let read = postcard::from_bytes::<FrozenVec<u64>>(&[1, 0, 1]).is_err();
-        read && postcard::to_stdvec(&v).is_err()
+        let mut forged = (0..100).map(|number| [number, 0, 1]);
+        let refused = forged.all(|bytes| postcard::from_bytes::<FrozenVec<u64>>(&bytes).is_err());
+        refused && postcard::to_stdvec(&v).is_err()
     };
+    assert!(pool(1).apply(outside, (v.clone(),)).expect("apply"));
     assert!(Process::spawn(outside, (v,)).expect("spawn").join().expect("join"));
+}
+
+/// Encodes once, and fails the second time: after its objects have been sent.
+#[derive(Deserialize)]
+struct Fickle(#[allow(dead_code, reason = "only ever encoded")] FrozenVec<u64>);
+
+impl Serialize for Fickle {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        static CALLS: AtomicU32 = AtomicU32::new(0);
+        match CALLS.fetch_add(1, Ordering::Relaxed) % 2 {
+            0 => self.0.serialize(to),
+            _ => Err(serde::ser::Error::custom("not again")),
+        }
+    }
+}
+
+#[test]
+fn a_result_that_cannot_be_sent_does_not_spoil_the_next_ones() {
+    let pool = pool(1);
+    for round in 0..3u64 {
+        let failed = pool.apply(|| Fickle(frozen([0])), ()).map(drop);
+        assert!(failed.expect_err("it refuses").is_encode());
+        let v = pool.apply(|round: u64| frozen([round, 7]), (round,)).expect("a good one");
+        assert_eq!(v[..], [round, 7]);
+    }
+}
+
+/// Takes all descriptors that this process may still open, but for `spare`.
+fn exhaust(spare: usize) -> Vec<fs::File> {
+    let mut files = Vec::new();
+    while let Ok(file) = fs::File::open("/dev/null") {
+        files.push(file);
+    }
+    files.truncate(files.len() - spare);
+    files
+}
+
+#[test]
+fn a_worker_without_descriptors_gets_the_object_when_it_has_some_again() {
+    static FILES: Mutex<Vec<fs::File>> = Mutex::new(Vec::new());
+    let pool = Pool::builder().workers(1).open_files_limit(64).build().expect("pool");
+    let fill = |spare: usize| *FILES.lock().expect("lock") = exhaust(spare);
+    let empty = || FILES.lock().expect("lock").clear();
+    let read = |v: FrozenVec<u64>| v[0];
+    let v = frozen([5]);
+    pool.apply(fill, (0,)).expect("apply");
+    let error = pool.apply(read, (v.clone(),)).expect_err("no descriptor");
+    assert!(error.is_decode() && error.to_string().contains("too many open files"), "{error}");
+    let large = vec![1u8; 1 << 20];
+    let error = pool.apply(|bytes: Vec<u8>| bytes.len(), (large.clone(),)).expect_err("no block");
+    assert!(error.to_string().contains("too many open files"), "{error}");
+    pool.apply(empty, ()).expect("apply");
+    // The parent hears of what was missing beside the results, so perhaps a moment later.
+    wait_until("the object is sent again", || pool.apply(read, (v.clone(),)).is_ok_and(|x| x == 5));
+    let count = |bytes: Vec<u8>| bytes.len();
+    wait_until("the block is sent again", || pool.apply(count, (large.clone(),)).is_ok());
+    assert_eq!(pool.stats().restarts, 0);
 }

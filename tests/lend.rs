@@ -4,7 +4,7 @@ mod common;
 
 use common::processes::is_alive;
 use common::wait_until;
-use multiproc::{FrozenVec, Pool, SharedVec};
+use multiproc::{AtomicValue, FrozenVec, Pool, SharedVec};
 
 fn pool() -> Pool {
     Pool::builder().workers(2).build().expect("pool")
@@ -143,6 +143,28 @@ fn a_worker_that_dies_in_its_chunk_costs_that_chunk() {
     // And the vector can be lent to the replacement.
     pool.for_each_chunk_mut(&mut v, 1, |chunk| chunk[0] = 5).expect("lend");
     assert!(v.iter().all(|x| *x == 5));
+}
+
+#[test]
+fn a_chunk_that_killed_its_worker_is_not_run_again_unless_it_was_only_read() {
+    let pool = Pool::builder().workers(2).retries(3).build().expect("pool");
+    let mut v = counted(100);
+    let error = pool.for_each_chunk_mut_indexed(&mut v, 10, |number, chunk| {
+        chunk.iter_mut().for_each(|x| *x += 1000);
+        assert!(number != 3 || std::process::id() == 0 || die());
+    });
+    assert!(error.expect_err("one died").is_worker_died());
+    assert!((1000..1100).eq(v.iter().copied()), "each was changed once");
+    let tries = AtomicValue::new(0u32).expect("memory");
+    let sums = pool.map_chunks_with(&tries, &v, 10, |tries, number, chunk| {
+        assert!(number != 3 || tries.fetch_add(1) > 0 || die());
+        chunk.len()
+    });
+    assert_eq!(sums.expect("tried again"), [10; 10]);
+}
+
+fn die() -> bool {
+    std::process::abort()
 }
 
 #[test]

@@ -182,7 +182,7 @@ fn run_each<A: Encode, R: Data>(
             loop {
                 emitted = false;
                 let mut item = items::next::<A>(reader).ok_or_else(missing)?;
-                let arguments = A::decode(&mut item)?;
+                let arguments = decode_item::<A>(&mut item)?;
                 let value = function(arguments)?;
                 // Before anybody learns its result.
                 tasks.one_is_over();
@@ -206,6 +206,12 @@ fn run_each<A: Encode, R: Data>(
         }
     }
     outbox.flush();
+}
+
+#[inline]
+fn decode_item<A: Encode>(item: &mut Reader<'_>) -> std::result::Result<A, NotDecoded> {
+    // Numbers name no objects, and should not pay for those that do.
+    if A::fixed_len().is_some() { A::decode(item) } else { handles::decoding(|| A::decode(item)) }
 }
 
 fn fail_all(outbox: &mut Outbox, running: &mut Running, failure: &Failure) {
@@ -252,7 +258,7 @@ fn missing() -> Failure {
 
 /// Decodes arguments that come once; the objects that came with them are theirs from then on.
 fn decode_all<A: Encode>(bytes: &[u8]) -> std::result::Result<A, Failure> {
-    let arguments = A::decode(&mut Reader(bytes));
+    let arguments = handles::decoding(|| A::decode(&mut Reader(bytes)));
     handles::uninstall();
     Ok(arguments?)
 }
@@ -345,8 +351,8 @@ fn context<C: 'static>(
     } else {
         inline
     };
-    let ((decoded, objects), members) =
-        Members::noting(|| handles::noting(|| catch(|| decode(&mut Reader(bytes)))));
+    let decode = || catch(|| handles::decoding(|| decode(&mut Reader(bytes))));
+    let ((decoded, objects), members) = Members::noting(|| handles::noting(decode));
     let (context, members) = (Rc::new(decoded??), Rc::new(members));
     let dropped = CONTEXTS.with_borrow_mut(|contexts| {
         let (value, members) = (context.clone(), members.clone());

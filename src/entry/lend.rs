@@ -21,6 +21,8 @@ use std::sync::Arc;
 /// # Safety
 /// `chunk` gives out nothing but the elements `start..start + count` (of each vector).
 pub unsafe trait Lent: Data {
+    /// Whether borrowers can change it.
+    const MUTABLE: bool;
     /// A part of it.
     type Chunk<'a>;
 
@@ -100,6 +102,7 @@ pub struct Exclusive<T: Pod>(pub(crate) Elements<T>);
 
 // SAFETY: `lend::chunk` checks that the range is within the elements, and gives out that range.
 unsafe impl<T: Pod> Lent for Shared<T> {
+    const MUTABLE: bool = false;
     type Chunk<'a> = &'a [T];
 
     unsafe fn chunk(&self, start: usize, count: usize) -> io::Result<&[T]> {
@@ -112,6 +115,7 @@ unsafe impl<T: Pod> Lent for Shared<T> {
 
 // SAFETY: as for `Shared`.
 unsafe impl<T: Pod> Lent for Exclusive<T> {
+    const MUTABLE: bool = true;
     type Chunk<'a> = &'a mut [T];
 
     unsafe fn chunk(&self, start: usize, count: usize) -> io::Result<&mut [T]> {
@@ -127,6 +131,7 @@ macro_rules! zipped {
         // SAFETY: each part gives out its own range, and the parts are different vectors or lent
         // for reading: the borrow checker saw to that when they were lent.
         unsafe impl<$($name: Lent),*> Lent for ($($name,)*) {
+            const MUTABLE: bool = false $(|| $name::MUTABLE)*;
             type Chunk<'a> = ($($name::Chunk<'a>,)*);
 
             #[allow(non_snake_case, reason = "one name for type and value")]

@@ -154,7 +154,8 @@ impl PoolBuilder {
     }
 
     /// How often an item is run again after its worker died of it; 0 unless set. An item that is
-    /// retried may run more than once, so it should be idempotent. Timeouts are not retried.
+    /// retried may run more than once, so it should be idempotent. Timeouts are not retried, nor
+    /// are chunks of memory that was lent mutably.
     pub fn retries(mut self, retries: u32) -> Self {
         self.rules.retries = retries;
         self

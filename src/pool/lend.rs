@@ -143,7 +143,8 @@ impl Pool {
     ///
     /// # Errors
     /// As [`map`](Pool::map): the first error, after all chunks have run. A chunk whose task
-    /// panicked or whose worker died is left as it was at that moment; the others are done.
+    /// panicked or whose worker died is left as it was at that moment, and is not run again, also
+    /// if the pool has [`retries`](crate::PoolBuilder::retries); the others are done.
     /// [`is_invalid_input`](Error::is_invalid_input) for a chunk length of 0, and for vectors of
     /// different lengths.
     pub fn for_each_chunk_mut<L, F>(&self, lent: L, chunk_len: usize, function: F) -> Result<()>
@@ -293,11 +294,15 @@ impl Pool {
         let entry = entry::chunk_entry::<F, L::Lent, C, R>()?;
         let travelling = lent.lend()?;
         let Chunks { engine, .. } = self.chunks();
-        let job = Job::with_context(entry, engine, |bytes| {
+        let mut job = Job::with_context(entry, engine, |bytes| {
             encode_value(&travelling, bytes)?;
             encode_value(&cut, bytes)?;
             encode_value(context, bytes)
         })?;
+        if L::Lent::MUTABLE {
+            // A second run would find what the first one left.
+            job = job.only_once();
+        }
         // It returns when every chunk that was handed out is done, or its worker dead: only then
         // does the loan end, whatever has happened.
         let on_loan = OnLoan;

@@ -98,9 +98,12 @@ pub(super) struct Task {
     pub(super) sink: Arc<dyn Sink>,
     /// The sink's index of item 0 of the payload.
     pub(super) base: u64,
-    /// How often a worker died of the first item.
+    /// How often a worker died of the first item; or [`ONLY_ONCE`].
     pub(super) attempts: u32,
 }
+
+/// More attempts than any pool allows: for items that must not be run again.
+pub(super) const ONLY_ONCE: u32 = u32::MAX;
 
 impl Task {
     /// How many items.
@@ -111,7 +114,8 @@ impl Task {
     /// The items from `at` on, counted from the first; `self` keeps those before.
     pub(super) fn split_off(&mut self, at: u32) -> Self {
         let middle = self.first + at;
-        let rest = Self { first: middle, attempts: 0, ..self.clone() };
+        let attempts = if self.attempts == ONLY_ONCE { ONLY_ONCE } else { 0 };
+        let rest = Self { first: middle, attempts, ..self.clone() };
         self.end = middle;
         rest
     }

@@ -1,6 +1,7 @@
 //! One worker as its pool sees it: the link, and exactly what it holds.
 
 use super::task::{Done, Outcome, Payload, Task};
+use crate::codec::NotDecoded;
 use crate::error::Kind;
 use crate::shm::results::{Items, Violation};
 use crate::shm::tasks::{Frame, Posted};
@@ -465,6 +466,9 @@ impl From<Report> for Outcome {
             Report::Values(bytes) => Self::Values(bytes),
             Report::Block(block) => Self::Block(block),
             Report::Failed(failure) => Self::Failed(Error::failed(failure)),
+            Report::Lost => Self::Failed(Error::result(NotDecoded(
+                "the shared objects in it did not arrive: too many open files".to_owned(),
+            ))),
             Report::Carrying(report, objects) => {
                 Self::Carrying(Box::new(Self::from(*report)), objects)
             }

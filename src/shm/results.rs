@@ -31,9 +31,9 @@ pub(crate) enum Kind {
     Block = 3,
     /// Nothing: the next record is at the start of the ring.
     Wrap = 4,
-    /// The number of objects that were sent for it, a word, and one encoded result.
+    /// The number of the message with its objects, a word, and one encoded result.
     Carrying = 5,
-    /// As `Block`, and the number of objects that were sent for it: three words.
+    /// The number of the message with its objects, and what `Block` has: three words.
     CarryingBlock = 6,
 }
 

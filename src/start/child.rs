@@ -93,7 +93,7 @@ fn begin(control: &Arc<OwnedFd>) -> io::Result<(Setup, std::vec::IntoIter<OwnedF
         Incoming::Nothing => control::recv(control, Deadline::after(SETUP_TIMEOUT))?,
         incoming => incoming,
     };
-    let Message { body, fds } = match incoming {
+    let Message { body, fds, .. } = match incoming {
         Incoming::Message(message) => message,
         Incoming::Closed => exit::exit_now(1), // the parent is gone; nobody wants to know
         Incoming::Nothing => return Err(io::Error::other("no setup came")),

@@ -96,7 +96,7 @@ impl ForkServer {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         control::send(&*socket, &request, &fds, true).map_err(fail)?;
         match control::recv(&*socket, deadline).map_err(fail)? {
-            Incoming::Message(Message { body: ToParent::Forked(Ok(pid)), mut fds }) => {
+            Incoming::Message(Message { body: ToParent::Forked(Ok(pid)), mut fds, .. }) => {
                 let pidfd = fds.pop().ok_or(Refusal::Gone)?;
                 Ok(Child::from_parts(pid, pidfd))
             }

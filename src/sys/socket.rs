@@ -27,6 +27,9 @@ pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
 pub(crate) enum Received {
     /// A message of this many bytes and its descriptors.
     Message(usize, Vec<OwnedFd>),
+    /// A message of this many bytes whose descriptors this process could not take: it has too
+    /// many open files. Those that came are closed again.
+    Short(usize),
     /// The peer has closed its end, or is dead.
     Closed,
     /// Nothing is there now (only for a receive that does not wait).
@@ -86,9 +89,12 @@ pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Re
             Err(error) => return Err(error.into()),
         }
     };
-    let truncated = flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-    if truncated || fds.len() > MAX_FDS {
+    if flags.contains(MsgFlags::MSG_TRUNC) || fds.len() > MAX_FDS {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "an oversized control message"));
+    }
+    // There was room for all that can be sent, so it is this process that could not take them.
+    if flags.contains(MsgFlags::MSG_CTRUNC) {
+        return Ok(Received::Short(len));
     }
     match len {
         0 if fds.is_empty() => Ok(Received::Closed),

@@ -139,8 +139,10 @@ pub(crate) enum ToParent {
     StartFailed(Failure),
     /// A result block, with its descriptor.
     Block { id: u32 },
-    /// The objects in the next result, with their descriptors.
-    Objects { uids: Vec<u64> },
+    /// The objects in a result, with their descriptors; its record names the number.
+    Objects { number: u64, uids: Vec<u64> },
+    /// The descriptors of these objects, or of this block, did not arrive: too many open files.
+    Missing { uids: Vec<u64> },
     /// The function of a process has returned this, or failed. Descriptors: the body, if it is in
     /// one, then the objects in it.
     Returned { result: Result<Body, Failure>, objects: Vec<u64> },
@@ -167,6 +169,8 @@ pub(crate) enum Failure {
 pub(crate) struct Message<T> {
     pub(crate) body: T,
     pub(crate) fds: Vec<OwnedFd>,
+    /// This process could not take the descriptors: too many open files.
+    pub(crate) is_short: bool,
 }
 
 /// What a receive brought.
@@ -210,15 +214,15 @@ pub(crate) fn try_recv<T: DeserializeOwned>(
 }
 
 fn decode<T: DeserializeOwned>(received: Received, buffer: &[u8]) -> io::Result<Incoming<T>> {
-    Ok(match received {
-        Received::Closed => Incoming::Closed,
-        Received::Nothing => Incoming::Nothing,
-        Received::Message(len, fds) => {
-            let body = postcard::from_bytes(&buffer[..len])
-                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a garbled message"))?;
-            Incoming::Message(Message { body, fds })
-        }
-    })
+    let (len, fds, is_short) = match received {
+        Received::Closed => return Ok(Incoming::Closed),
+        Received::Nothing => return Ok(Incoming::Nothing),
+        Received::Message(len, fds) => (len, fds, false),
+        Received::Short(len) => (len, Vec::new(), true),
+    };
+    let body = postcard::from_bytes(&buffer[..len])
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a garbled message"))?;
+    Ok(Incoming::Message(Message { body, fds, is_short }))
 }
 
 #[cfg(test)]

@@ -26,9 +26,11 @@ pub(crate) type Received = HashMap<u64, Arc<Object>>;
 thread_local! {
     /// The objects of the message that this thread is encoding.
     static SENDING: RefCell<Option<Carried>> = const { RefCell::new(None) };
-    /// The objects of the message that this thread is decoding. In a pool worker they stay until
-    /// the parent says that it has dropped them.
-    static RECEIVING: RefCell<Option<Received>> = const { RefCell::new(None) };
+    /// The objects that came with the message which this thread is decoding; in a pool worker those
+    /// that it was sent and the parent has not dropped.
+    static RECEIVED: RefCell<Option<Received>> = const { RefCell::new(None) };
+    /// Whether this thread is decoding a message.
+    static DECODING: Cell<bool> = const { Cell::new(false) };
     /// The numbers of the objects that were found while something was decoded.
     static FOUND: RefCell<Option<Vec<u64>>> = const { RefCell::new(None) };
     /// Why a handle refused, in words: the encoding drops the text of an error.
@@ -77,7 +79,20 @@ pub(crate) fn is_carrying() -> bool {
 
 /// Runs `decode` with the objects that came with the message.
 pub(crate) fn providing<R>(received: Received, decode: impl FnOnce() -> R) -> R {
-    with(&RECEIVING, received, decode).0
+    with(&RECEIVED, received, || decoding(decode)).0
+}
+
+/// Runs `decode` with the objects that are installed.
+#[inline]
+pub(crate) fn decoding<R>(decode: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            DECODING.set(self.0);
+        }
+    }
+    let _restore = Restore(DECODING.replace(true));
+    decode()
 }
 
 /// Runs `decode` and returns the numbers of the objects that it found.
@@ -88,24 +103,24 @@ pub(crate) fn noting<R>(decode: impl FnOnce() -> R) -> (R, Vec<u64>) {
 
 /// From now on this thread finds these objects.
 pub(crate) fn install(received: Received) {
-    RECEIVING.set(Some(received));
+    RECEIVED.set(Some(received));
 }
 
 /// The objects that were installed are needed no longer.
 pub(crate) fn uninstall() {
-    RECEIVING.set(None);
+    RECEIVED.set(None);
 }
 
 /// One more object for this thread to find.
 pub(crate) fn admit(uid: u64, object: Arc<Object>) {
-    RECEIVING.with_borrow_mut(|receiving| {
-        receiving.get_or_insert_default().insert(uid, object);
+    RECEIVED.with_borrow_mut(|received| {
+        received.get_or_insert_default().insert(uid, object);
     });
 }
 
 /// The sender has dropped an object.
 pub(crate) fn dismiss(uid: u64) {
-    let object = RECEIVING.with_borrow_mut(|receiving| receiving.as_mut()?.remove(&uid));
+    let object = RECEIVED.with_borrow_mut(|received| received.as_mut()?.remove(&uid));
     drop(object);
 }
 
@@ -167,10 +182,13 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Arc<Object>, D::Error> {
     let uid = u64::deserialize(deserializer)?;
-    let found = RECEIVING.with_borrow(|receiving| {
-        let received = receiving.as_ref().ok_or(OUTSIDE)?;
-        let missing = "the descriptor of a shared object did not come (too many open files?)";
-        received.get(&uid).cloned().ok_or(missing)
+    if !DECODING.get() {
+        return Err(refuse_decoding(OUTSIDE));
+    }
+    let found = RECEIVED.with_borrow(|received| {
+        let missing = "a shared object that did not come with the message; if it was sent, this \
+                       process has too many open files";
+        received.as_ref().and_then(|received| received.get(&uid)).cloned().ok_or(missing)
     });
     FOUND.with_borrow_mut(|found| found.as_mut().map(|found| found.push(uid)));
     found.map_err(refuse_decoding)

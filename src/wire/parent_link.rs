@@ -24,7 +24,9 @@ use std::sync::atomic::Ordering;
 
 /// How many argument blocks a worker keeps mapped.
 const KNOWN_BLOCKS: usize = 4;
-/// How many objects may be announced before the record that names them is read.
+/// How many messages with objects may come before the records that name them are read.
+const MAX_MESSAGES: usize = 1024;
+/// How many objects these may have.
 const MAX_OBJECTS: usize = 4096;
 /// How many single-use result blocks may be announced before their records are read.
 const MAX_ANNOUNCED: usize = 1024;
@@ -40,6 +42,8 @@ pub(crate) enum Report {
     Failed(Failure),
     /// One result, small or large, with objects.
     Carrying(Box<Report>, Received),
+    /// One result whose objects this process could not take: too many open files.
+    Lost,
 }
 
 /// A large result in a block that the worker may still write to. Dropping it frees the block.
@@ -94,8 +98,9 @@ pub(crate) struct ParentLink {
     known: VecDeque<u64>,
     pooled: [Option<(u32, Arc<ResultBlock>)>; POOLED_BLOCKS],
     one_shot: VecDeque<ResultBlock>,
-    /// Objects that came for a record that has not been read, in order.
-    objects: VecDeque<(u64, Arc<Object>)>,
+    /// Objects that came for records that have not been read, in order; none where their
+    /// descriptors could not be taken.
+    objects: VecDeque<(u64, Option<Received>)>,
     last_words: Option<PanicInfo>,
 }
 
@@ -255,14 +260,14 @@ impl ParentLink {
             }
             Kind::Block => Report::Block(self.block(record.body.as_slice())?),
             Kind::Carrying => {
-                let (count, rest) = first_word(record.body.as_slice())?;
+                let (number, rest) = first_word(record.body.as_slice())?;
                 let value = Report::Values(Bytes::from(rest));
-                Report::Carrying(Box::new(value), self.take_objects(count)?)
+                self.carrying(value, number)?
             }
             Kind::CarryingBlock => {
-                let (count, rest) = first_word(record.body.as_slice())?;
+                let (number, rest) = first_word(record.body.as_slice())?;
                 let value = Report::Block(self.block(rest)?);
-                Report::Carrying(Box::new(value), self.take_objects(count)?)
+                self.carrying(value, number)?
             }
             Kind::Wrap => return Err(Violation("a stray wrap")),
         };
@@ -293,10 +298,24 @@ impl ParentLink {
         for _ in 0..MOST {
             match control::try_recv(self.socket.as_fd(), buffer) {
                 Ok(Incoming::Message(message)) => match message.body {
-                    ToParent::Bell => {}
+                    ToParent::Bell => self.sharing.catch_up(),
                     ToParent::LastWords(info) => self.last_words = Some(info),
+                    ToParent::Block { .. } if message.is_short => {
+                        return Err(Violation(
+                            "a large result did not arrive: too many open files in the parent",
+                        ));
+                    }
                     ToParent::Block { id } => self.announced(id, message.fds)?,
-                    ToParent::Objects { uids } => self.announced_objects(&uids, message.fds)?,
+                    ToParent::Objects { number, .. } if message.is_short => {
+                        self.objects.push_back((number, None));
+                    }
+                    ToParent::Objects { number, uids } => {
+                        self.announced_objects(number, &uids, message.fds)?;
+                    }
+                    ToParent::Missing { uids } => {
+                        self.known.retain(|known| !uids.contains(known));
+                        self.sharing.missing(&uids);
+                    }
                     _ => return Err(Violation("a message that a worker never sends")),
                 },
                 Ok(Incoming::Nothing) => return Ok(true),
@@ -328,29 +347,40 @@ impl ParentLink {
         Ok(())
     }
 
-    fn announced_objects(&mut self, uids: &[u64], fds: Vec<OwnedFd>) -> Result<(), Violation> {
+    fn announced_objects(
+        &mut self,
+        number: u64,
+        uids: &[u64],
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), Violation> {
         if uids.len() != fds.len() {
             return Err(Violation("objects without descriptors"));
         }
-        if self.objects.len() + fds.len() > MAX_OBJECTS {
+        let waiting = self.objects.iter().flat_map(|(_, objects)| objects).map(Received::len);
+        let waiting: usize = waiting.sum();
+        if waiting + fds.len() > MAX_OBJECTS || self.objects.len() >= MAX_MESSAGES {
             return Err(Violation("too many objects without a record"));
         }
-        self.objects.extend(handles::receive(uids, fds.into_iter()));
+        let received = handles::receive(uids, fds.into_iter()).collect();
+        self.objects.push_back((number, Some(received)));
         Ok(())
     }
 
-    /// The objects of a record.
-    fn take_objects(&mut self, count: u64) -> Result<Received, Violation> {
-        let missing = Violation("a record for objects that were never sent");
-        let count = usize::try_from(count).map_err(|_| missing)?;
-        if self.objects.len() < count {
-            // The worker sends the descriptors before the record, so they must be here by now.
+    /// A result with the objects of message `number`.
+    fn carrying(&mut self, value: Report, number: u64) -> Result<Report, Violation> {
+        let is_it = |(sent, _): &(u64, Option<Received>)| *sent == number;
+        if !self.objects.iter().any(is_it) {
+            // The worker sends the message before the record, so it must be here by now.
             self.drain_socket(&mut Vec::new())?;
         }
-        if self.objects.len() < count {
-            return Err(missing);
-        }
-        Ok(self.objects.drain(..count).collect())
+        let missing = Violation("a record for objects that were never sent");
+        let index = self.objects.iter().position(is_it).ok_or(missing)?;
+        // Those before it were for results that then could not be sent.
+        let (_, objects) = self.objects.drain(..=index).next_back().ok_or(missing)?;
+        Ok(match objects {
+            Some(objects) => Report::Carrying(Box::new(value), objects),
+            None => Report::Lost,
+        })
     }
 
     fn block(&mut self, body: &[u8]) -> Result<BlockBytes, Violation> {

@@ -68,6 +68,29 @@ impl Sharing {
         Ok(true)
     }
 
+    /// The worker did not get these: they are sent again when they are needed again.
+    pub(super) fn missing(&self, uids: &[u64]) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.known.retain(|uid| !uids.contains(uid));
+    }
+
+    /// The worker has read its socket: what did not fit then may fit now.
+    pub(super) fn catch_up(&self) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        if !sent.dropped.is_empty() {
+            self.flush(&mut sent);
+            drop(sent);
+            self.wake();
+        }
+    }
+
+    /// Wakes a worker that sleeps, to have it look at its socket.
+    fn wake(&self) {
+        if park::must_wake(self.board.parked(), park::IDLE) {
+            futex::wake(self.board.parked(), 1);
+        }
+    }
+
     /// Sends the news of dropped objects; false while the socket is full.
     fn flush(&self, sent: &mut Sent) -> bool {
         while !sent.dropped.is_empty() {
@@ -107,9 +130,7 @@ impl Knower for Sharing {
             sent.dropped.push(uid);
             self.flush(&mut sent);
             drop(sent);
-            if park::must_wake(self.board.parked(), park::IDLE) {
-                futex::wake(self.board.parked(), 1);
-            }
+            self.wake();
         }
     }
 }

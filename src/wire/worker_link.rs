@@ -68,6 +68,8 @@ impl Running {
 pub(crate) struct Inbox {
     tasks: TaskReceiver,
     blocks: Vec<(u64, ArgumentBlock)>,
+    /// Blocks whose descriptors this process could not take.
+    lost: Vec<u64>,
     next: u32,
     /// How many announced messages were looked for.
     news: u32,
@@ -78,7 +80,7 @@ pub(crate) struct Inbox {
 impl Inbox {
     pub(crate) fn open(tasks: &OwnedFd, forget: fn(&[u64])) -> io::Result<Self> {
         let tasks = TaskReceiver::open(tasks)?;
-        Ok(Self { tasks, blocks: Vec::new(), next: 0, news: 0, forget })
+        Ok(Self { tasks, blocks: Vec::new(), lost: Vec::new(), next: 0, news: 0, forget })
     }
 
     /// Waits for the next frame; `None` when the parent wants the worker to exit.
@@ -146,59 +148,63 @@ impl Inbox {
     /// The first bytes of a block that a claimed frame names.
     pub(crate) fn block(&mut self, outbox: &Outbox, uid: u64, len: usize) -> io::Result<&[u8]> {
         if !self.blocks.iter().any(|(known, _)| *known == uid) {
-            self.receive_block(outbox, uid)?;
+            // The parent sends it before the frame.
+            self.read_socket(outbox);
+            self.check_lost(uid)?;
         }
         let block = self.blocks.iter().find(|(known, _)| *known == uid);
         let missing = || io::Error::new(io::ErrorKind::NotFound, "a block is missing");
         Ok(block.ok_or_else(missing)?.1.bytes(len))
     }
 
-    /// Reads blocks from the socket until the wanted one has come; the parent sends it first.
-    fn receive_block(&mut self, outbox: &Outbox, wanted: u64) -> io::Result<()> {
-        loop {
-            match control::recv(&*outbox.socket, Deadline::NEVER)? {
-                Incoming::Message(message) => {
-                    self.take_message(message)?;
-                    if self.blocks.iter().any(|(known, _)| *known == wanted) {
-                        return Ok(());
-                    }
-                }
-                Incoming::Closed | Incoming::Nothing => {
-                    return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the parent is gone"));
-                }
-            }
-        }
-    }
-
     /// Reads what the parent has announced.
     fn hear(&mut self, outbox: &Outbox) {
         let news = outbox.board.news();
-        if news == self.news {
-            return;
-        }
-        self.news = news;
-        let mut buffer = Vec::new();
-        loop {
-            match control::try_recv(&*outbox.socket, &mut buffer) {
-                // A block that cannot be mapped is found missing by the frame that needs it.
-                Ok(Incoming::Message(message)) => drop(self.take_message(message)),
-                Ok(Incoming::Nothing | Incoming::Closed) => return,
-                // Truncated: out of descriptors. The object is found missing by what needs it.
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-                Err(_) => return,
-            }
+        if news != self.news {
+            self.news = news;
+            self.read_socket(outbox);
         }
     }
 
-    fn take_message(&mut self, message: Message<ToChild>) -> io::Result<()> {
+    /// Reads everything that the parent has sent.
+    fn read_socket(&mut self, outbox: &Outbox) {
+        /// So many messages may have kept the parent from sending one more.
+        const MANY: u32 = 32;
+        let mut buffer = Vec::new();
+        let mut messages = 0;
+        while let Ok(Incoming::Message(message)) = control::try_recv(&*outbox.socket, &mut buffer) {
+            self.take_message(outbox, message);
+            messages += 1;
+        }
+        if messages >= MANY {
+            outbox.ring();
+        }
+    }
+
+    /// Whether a block was sent in vain; the parent sends it again when it is needed again.
+    fn check_lost(&self, wanted: u64) -> io::Result<()> {
+        if self.lost.contains(&wanted) {
+            return Err(io::Error::other("large arguments did not arrive: too many open files"));
+        }
+        Ok(())
+    }
+
+    fn take_message(&mut self, outbox: &Outbox, message: Message<ToChild>) {
         let mut fds = message.fds.into_iter();
         match message.body {
             ToChild::Block { uid, capacity, forget } => {
                 self.blocks.retain(|(known, _)| !forget.contains(known));
-                if let Some(fd) = fds.next() {
-                    self.blocks.push((uid, ArgumentBlock::open(&fd, capacity as usize)?));
+                self.lost.retain(|lost| *lost != uid && !forget.contains(lost));
+                match fds.next().map(|fd| ArgumentBlock::open(&fd, capacity as usize)) {
+                    Some(Ok(block)) => self.blocks.push((uid, block)),
+                    // Too many open files, or no memory to map it.
+                    _ => {
+                        self.lost.push(uid);
+                        outbox.report_missing(vec![uid]);
+                    }
                 }
             }
+            ToChild::Objects { uids } if message.is_short => outbox.report_missing(uids),
             ToChild::Objects { uids } => {
                 handles::receive(&uids, fds).for_each(|(uid, object)| handles::admit(uid, object));
             }
@@ -206,9 +212,8 @@ impl Inbox {
                 uids.iter().for_each(|uid| handles::dismiss(*uid));
                 (self.forget)(&uids);
             }
-            _ => {}
+            ToChild::Setup(_) | ToChild::Fork { .. } => {}
         }
-        Ok(())
     }
 
     /// Gives the memory of a large, single-use block back.
@@ -278,6 +283,8 @@ pub(crate) struct Outbox {
     limits: Limits,
     blocks: [Option<PooledBlock>; POOLED_BLOCKS],
     blocks_made: u32,
+    /// How many messages with objects were sent.
+    carried: u64,
 }
 
 impl Outbox {
@@ -290,6 +297,7 @@ impl Outbox {
             limits,
             blocks: Default::default(),
             blocks_made: 0,
+            carried: 0,
         })
     }
 
@@ -353,7 +361,7 @@ impl Outbox {
     fn emit_carrying(&mut self, running: &Running, value: &impl Emit) -> Result<(), Failure> {
         // What was encoded into the open record was not added to it.
         self.publish(Kind::Values);
-        let count = self.send_collected()?;
+        let number = self.send_collected()?;
         let mut min = 64;
         loop {
             self.open_record(running, min);
@@ -361,7 +369,7 @@ impl Outbox {
             let (header, body) = space.split_at_mut(8);
             match value.fill_entry(body) {
                 Ok(len) => {
-                    header.copy_from_slice(&count.to_ne_bytes());
+                    header.copy_from_slice(&number.to_ne_bytes());
                     self.results.add_other(8 + len);
                     self.publish(Kind::Carrying);
                     return Ok(());
@@ -376,14 +384,14 @@ impl Outbox {
                 }
                 Err(Fill::Full) => {
                     self.results.close(&self.board, Kind::Carrying);
-                    return self.emit_block_with(running, value, Some(count));
+                    return self.emit_block_with(running, value, Some(number));
                 }
             }
         }
     }
 
-    /// Sends the descriptors of the objects that the value names; returns how many.
-    fn send_collected(&self) -> Result<u64, Failure> {
+    /// Sends the descriptors of the objects that the value names; returns the message's number.
+    fn send_collected(&mut self) -> Result<u64, Failure> {
         let carried = handles::take_collected();
         if carried.len() > MAX_HANDLES {
             return Err(Failure::Encode(format!(
@@ -392,11 +400,13 @@ impl Outbox {
             )));
         }
         let fds: Vec<_> = handles::descriptors(&carried).collect();
-        let message = ToParent::Objects { uids: handles::numbers(&carried) };
+        self.carried += 1;
+        let number = self.carried;
+        let message = ToParent::Objects { number, uids: handles::numbers(&carried) };
         control::send(&*self.socket, &message, &fds, true).map_err(|error| {
             Failure::Encode(format!("the shared objects in it could not be sent: {error}"))
         })?;
-        Ok(carried.len() as u64)
+        Ok(number)
     }
 
     /// Sends the failure of the item that was claimed last.
@@ -419,6 +429,12 @@ impl Outbox {
         // A full socket holds news already; a closed one means that the parent is gone, and then
         // the lifeline ends this process.
         let _ = socket::send(&*self.socket, BELL, &[], false);
+    }
+
+    /// Tells the parent that the descriptors of these could not be taken.
+    fn report_missing(&self, uids: Vec<u64>) {
+        // If the parent is gone there is nobody to tell.
+        let _ = control::send(&*self.socket, &ToParent::Missing { uids }, &[], true);
     }
 
     fn publish(&mut self, kind: Kind) {
@@ -466,7 +482,8 @@ impl Outbox {
         self.emit_block_with(running, value, None)
     }
 
-    /// Sends a result in a block; `sent` objects go with it, or those that the encoding finds.
+    /// Sends a result in a block; its objects were sent already, or are those that the encoding
+    /// finds.
     fn emit_block_with(
         &mut self,
         running: &Running,
