@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::sync::{finish, finish_all, in_time, kill, start};
+use common::sync::{finish, finish_all, in_time, kill, start, switches};
 use common::{PATIENCE, wait_until, watchdog};
-use multiproc::{BoundedSemaphore, Event, Mutex, Semaphore};
+use multiproc::{Barrier, BoundedSemaphore, Event, Mutex, Semaphore};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -88,6 +88,36 @@ fn a_bounded_semaphore_refuses_a_release_too_many_of_whichever_process() {
     let processes = [0; 3].map(|_| start(release, (places.clone(),)));
     assert_eq!(processes.map(finish).iter().filter(|&&released| released).count(), 1);
     assert_eq!(places.available(), 2);
+}
+
+#[test]
+fn of_processes_that_release_at_the_same_time_as_many_succeed_as_were_acquired() {
+    watchdog();
+    const ROUNDS: u32 = 2000;
+    const RELEASERS: u32 = 3;
+    let places = BoundedSemaphore::new(2).unwrap();
+    let gun = Barrier::new(RELEASERS + 1).unwrap();
+    let release = |places: BoundedSemaphore, gun: Barrier| {
+        let in_round = |_| {
+            gun.wait().expect("nobody dies");
+            let released = places.release(1).is_ok();
+            gun.wait().expect("nobody dies");
+            u32::from(released)
+        };
+        (0..ROUNDS).map(in_round).sum::<u32>()
+    };
+    let releasers = [0; RELEASERS as usize].map(|_| start(release, (places.clone(), gun.clone())));
+    let mut acquired = 0;
+    for round in 0..ROUNDS {
+        for _ in 0..=round % 2 {
+            places.acquire_raw().unwrap();
+            acquired += 1;
+        }
+        gun.wait_timeout(PATIENCE).unwrap();
+        gun.wait_timeout(PATIENCE).unwrap();
+        assert_eq!(places.available(), 2, "after round {round}");
+    }
+    assert_eq!(finish_all(releasers).into_iter().sum::<u32>(), acquired);
 }
 
 #[test]
@@ -215,13 +245,6 @@ fn a_release_wakes_one_of_a_hundred_sleepers_and_not_all() {
 }
 
 static WAKE_UPS: AtomicU64 = AtomicU64::new(0);
-
-/// How often this thread has gone to sleep.
-fn switches() -> u64 {
-    let status = std::fs::read_to_string("/proc/thread-self/status").expect("status");
-    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    line.expect("a line").trim().parse().expect("a number")
-}
 
 #[test]
 fn more_than_a_thousand_guards_wait_for_a_seat_and_by_hand_there_is_no_limit() {

@@ -4,7 +4,7 @@ use super::function::{Fallible, Function};
 use super::panics::{catch, shortened};
 use crate::codec::{Data, Emitted, Encode, NotDecoded, NotEncoded, Reader, items};
 use crate::codec::{decode_value, encode_value, naming};
-use crate::sync::Members;
+use crate::sync::{Members, Tasks};
 use crate::sys::image;
 use crate::wire::control::Failure;
 use crate::wire::handles::{self, Carried};
@@ -175,6 +175,7 @@ fn run_each<A: Encode, R: Data>(
     function: impl Fn(A) -> std::result::Result<R, Failure>,
 ) {
     let mut emitted = false;
+    let tasks = Tasks::begin();
     loop {
         // One catch for as many items as go well: it costs more than a tiny item.
         let outcome = catch(|| {
@@ -183,6 +184,8 @@ fn run_each<A: Encode, R: Data>(
                 let mut item = items::next::<A>(reader).ok_or_else(missing)?;
                 let arguments = decode_item::<A>(&mut item)?;
                 let value = function(arguments)?;
+                // Before anybody learns its result.
+                tasks.one_is_over();
                 outbox.emit(running, &Emitted(&value))?;
                 emitted = true;
                 drop(value);
@@ -191,6 +194,7 @@ fn run_each<A: Encode, R: Data>(
                 }
             }
         });
+        tasks.one_is_over();
         match outcome.and_then(|outcome| outcome) {
             Ok(()) => break,
             // A panic in the drop of a value that is on its way changes nothing for its receiver.

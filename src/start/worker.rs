@@ -1,6 +1,7 @@
 //! What a pool worker does: initialise, run frames, finalise.
 
 use crate::entry;
+use crate::sync::Members;
 use crate::sys::{exit, signal};
 use crate::wire::control::{self, Call, Failure, ToParent, WorkerRole};
 use crate::wire::handles;
@@ -65,7 +66,9 @@ fn open(
 fn initialise(call: Call, fds: &mut std::vec::IntoIter<OwnedFd>) -> Result<(), Failure> {
     let arguments =
         call.arguments.unpack(fds).map_err(|error| Failure::Other(error.to_string()))?;
-    entry::call_value(call.entry, &arguments).map(drop)
+    // Nobody waits for a worker because of what its initializer received.
+    let (outcome, _members) = Members::noting(|| entry::call_value(call.entry, &arguments));
+    outcome.map(drop)
 }
 
 fn refuse(control: &OwnedFd, failure: Failure) -> i32 {

@@ -7,7 +7,7 @@ use crate::shm::memory::{BODY, Kind, Memory};
 use crate::shm::nap::Nap;
 use crate::shm::object::Object;
 use crate::shm::owner::{self, Look};
-use crate::shm::seats::{SEATS, Seats, TABLE, Table, all_dead};
+use crate::shm::seats::{EXAMINED, SEATS, Seats, TABLE, Table, all_dead};
 use crate::sys::clock::Deadline;
 use crate::{Error, Execution, Result};
 use std::fmt;
@@ -43,8 +43,10 @@ fn state(stage: u64, round: u64) -> u64 {
 /// [`abort`](Barrier::abort): all who wait, and all who come later, get an error
 /// ([`is_broken`](Error::is_broken)) until [`reset`](Barrier::reset). On whom they wait is known of
 /// a party that has arrived, and of a process that received a handle as an argument and still has
-/// it (as a pool's context: while it runs a task); if such a handle is dropped in a panic, that
-/// counts as a death. It is noticed within some tens of milliseconds.
+/// it. In a worker of a pool only tasks count: a process that dies in the middle of a task which
+/// received the handle, or has it in its context, is missed; a worker that has merely kept it, from
+/// an earlier task or its initializer, is not, unless it waits. If a handle is dropped in a panic,
+/// that counts as a death. A death is noticed within some tens of milliseconds.
 ///
 /// A waiter looks for a few microseconds, then sleeps; the last party to arrive wakes all at once.
 ///
@@ -111,6 +113,8 @@ enum Arrival {
     Seated { seat: u32, round: u64, index: u32 },
     /// All parties have arrived, and one of them runs its action.
     Full { word: u64 },
+    /// All seats are taken.
+    Crowded,
 }
 
 impl Barrier {
@@ -118,7 +122,8 @@ impl Barrier {
     ///
     /// # Errors
     /// [`is_invalid_input`](Error::is_invalid_input) for none, or more than 1,024;
-    /// [`is_os`](Error::is_os) if there is no memory, or no file descriptor, for it.
+    /// [`is_out_of_memory`](Error::is_out_of_memory) if there is no memory for it, [`is_os`](Error::is_os)
+    /// if there is no file descriptor.
     pub fn new(parties: u32) -> Result<Self> {
         if !(1..=SEATS).contains(&parties) {
             let message = format!("a barrier is for 1 to {SEATS} parties, not {parties}");
@@ -177,7 +182,8 @@ impl Barrier {
     }
 
     /// As [`wait`](Barrier::wait), for `timeout` at most. As in Python, a timeout breaks the
-    /// barrier: the others would wait in vain.
+    /// barrier: the others would wait in vain. There is one timeout that does not: of a party too
+    /// many, which came while the action of a full round was running. Nobody waits for it.
     ///
     /// ```
     /// use std::time::Duration;
@@ -269,10 +275,19 @@ impl Barrier {
             match self.arrive(entry(deadline))? {
                 Arrival::Full { word } => {
                     if nap.is_over() {
-                        return Err(timed_out());
+                        // Nobody waits for it: the round that is on is not to be spoiled.
+                        return Err(timed_out(FULL));
                     }
                     self.sleep(word, &mut nap);
                     self.look_for_dead(Look::Close, None, entry(deadline));
+                }
+                // Seats of the dead become free, or the barrier breaks: see there again.
+                Arrival::Crowded if !nap.is_over() && self.finds_dead(entry(deadline)) => {}
+                Arrival::Crowded => {
+                    return Err(Error::invalid(format!(
+                        "all {SEATS} seats of the barrier are taken by waiters and by processes \
+                         that hold a handle"
+                    )));
                 }
                 Arrival::Seated { seat, round, index } => {
                     // Whatever happens from here on, also a panic, the seat is given back.
@@ -288,7 +303,7 @@ impl Barrier {
     }
 
     fn arrive(&self, deadline: Deadline) -> Result<Arrival> {
-        let inside = self.enter_until(deadline).ok_or_else(timed_out)?;
+        let inside = self.enter_until(deadline).ok_or_else(|| self.cannot_enter())?;
         let word = self.word().load(Ordering::Relaxed);
         if word & BROKEN != 0 {
             return Err(broken());
@@ -298,12 +313,7 @@ impl Barrier {
         if index >= self.parties {
             return Ok(Arrival::Full { word });
         }
-        let Some(seat) = seats.claim(inside.me, 0) else {
-            return Err(Error::invalid(format!(
-                "all {SEATS} seats of the barrier are taken by waiters and by processes that hold \
-                 a handle"
-            )));
-        };
+        let Some(seat) = seats.claim(inside.me, 0) else { return Ok(Arrival::Crowded) };
         // Release: what the party did before is seen by those who go on.
         seats.state(seat).store(state(ARRIVED, round), Ordering::Release);
         Ok(Arrival::Seated { seat, round, index })
@@ -334,7 +344,7 @@ impl Barrier {
         let panicked = Unless(self);
         action();
         std::mem::forget(panicked);
-        let inside = self.enter_until(entry(deadline)).ok_or_else(timed_out)?;
+        let inside = self.enter_until(entry(deadline)).ok_or_else(|| self.cannot_enter())?;
         if self.word().load(Ordering::Relaxed) & BROKEN == 0 && inside.round() == round {
             inside.finish(RELEASED);
         }
@@ -377,10 +387,7 @@ impl Barrier {
     }
 
     fn give_up(&self, seat: u32, round: u64, deadline: Deadline) -> Result<()> {
-        let Some(_inside) = self.enter_until(deadline) else {
-            self.break_it();
-            return Err(timed_out());
-        };
+        let _inside = self.enter_until(deadline).ok_or_else(|| self.cannot_enter())?;
         let own = self.seats().state(seat).load(Ordering::Acquire);
         if own == state(RELEASED, round) {
             return Ok(());
@@ -388,7 +395,14 @@ impl Barrier {
         if own != state(ARRIVED, round) || self.break_it() {
             return Err(broken());
         }
-        Err(timed_out())
+        Err(timed_out(TOO_FEW))
+    }
+
+    /// A party with a deadline gives up because it cannot take the inner lock. The others are not
+    /// to wait for it.
+    fn cannot_enter(&self) -> Error {
+        self.break_it();
+        timed_out(CLOSED)
     }
 
     /// Sleeps until the word is another one; true if the clock ended it.
@@ -398,6 +412,11 @@ impl Barrier {
             return self.word().sleep(marked as u32, nap.next());
         }
         false
+    }
+
+    /// Looks at seats until it was at all of them, or somebody was found dead: then true.
+    fn finds_dead(&self, deadline: Deadline) -> bool {
+        (0..SEATS / EXAMINED).any(|_| self.look_for_dead(Look::Close, None, deadline))
     }
 
     /// Looks at a few seats, and at the inner lock; true if somebody was found dead and something
@@ -456,9 +475,13 @@ impl Inside<'_> {
         for seat in barrier.in_state(state(ARRIVED, round)) {
             seats.state(seat).store(state(stage, round), Ordering::Release);
         }
-        // Release: the marks come before the new round. It is neither broken nor slept on.
-        barrier.word().store((round + 1) & ROUND, Ordering::Release);
+        // The marks come before the new round, which is neither broken nor slept on.
+        let before = Word64::swap(barrier.word(), (round + 1) & ROUND);
         Bed::wake(barrier.word(), ALL);
+        if stage == RELEASED && before & BROKEN != 0 {
+            // By one who could not enter meanwhile. It will not be there in the new round.
+            barrier.break_it();
+        }
     }
 }
 
@@ -485,8 +508,13 @@ fn broken() -> Error {
     Error::new(ErrorKind::Broken, message)
 }
 
-fn timed_out() -> Error {
-    let message = "not all parties came to the barrier in time; it is broken now";
+const TOO_FEW: &str = "not all parties came to the barrier in time; it is broken now";
+const FULL: &str = "all parties had come to the barrier before, and the action of one of them was \
+                    not over in time; the barrier goes on without this one";
+const CLOSED: &str = "the barrier could not be entered in time: a process is stopped, or does not \
+                      run, in the middle of changing it; it is broken now";
+
+fn timed_out(message: &'static str) -> Error {
     Error::new(ErrorKind::Timeout(Execution::Failed), message)
 }
 
@@ -529,6 +557,47 @@ mod tests {
     #[test]
     fn a_round_whose_end_was_not_decided_is_broken() {
         assert!(meet_a_dead_party(ARRIVED).expect_err("the dead go nowhere").is_broken());
+    }
+
+    #[test]
+    fn a_party_that_cannot_enter_in_time_breaks_it() {
+        let barrier = Barrier::new(2).expect("barrier");
+        let inside = barrier.enter();
+        let (theirs, short) = (barrier.clone(), Duration::from_millis(5));
+        let late = thread::spawn(move || theirs.wait_timeout(short)).join().expect("join");
+        let error = late.expect_err("this thread is inside");
+        assert!(error.is_timeout() && error.to_string().contains("entered"), "{error}");
+        assert!(barrier.is_broken(), "it has left");
+        // Also when that comes in the middle of the end of a round: then for the next one.
+        inside.finish(RELEASED);
+        assert!(barrier.is_broken());
+        inside.finish(SENT_AWAY);
+        assert!(!barrier.is_broken(), "reset");
+    }
+
+    #[test]
+    fn a_party_too_many_that_gives_up_does_not_spoil_the_round() {
+        let barrier = Barrier::new(1).expect("barrier");
+        let extra = || barrier.wait_timeout(Duration::from_millis(5));
+        let in_action = || thread::scope(|scope| scope.spawn(extra).join().expect("join"));
+        let mut late = None;
+        barrier.wait_with(|| late = Some(in_action())).expect("all were there");
+        let error = late.expect("it ran").expect_err("the action was running");
+        assert!(error.is_timeout() && error.to_string().contains("without"), "{error}");
+        assert!(!barrier.is_broken());
+    }
+
+    #[test]
+    fn when_the_dead_have_all_the_seats_there_is_room_or_it_is_broken() {
+        for (dead, breaks) in [(owner::dead::thread(), false), (owner::dead::process(), true)] {
+            let barrier = Barrier::new(2).expect("barrier");
+            while barrier.seats().claim(dead, 0).is_some() {}
+            let error = barrier.wait_timeout(Duration::from_millis(5)).expect_err("nobody comes");
+            assert!(error.is_timeout() != breaks && error.is_broken() == breaks, "{error}");
+        }
+        let barrier = Barrier::new(2).expect("barrier");
+        while barrier.seats().claim(owner::me(), 0).is_some() {}
+        assert!(barrier.wait().expect_err("all of them live").is_invalid_input());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 const KIND: Kind = Kind::new("multiproc-condition");
 const NEXT: usize = BODY;
+const NOTICES: usize = BODY + 8;
 const SEATS_AT: usize = 128;
 const LEN: usize = SEATS_AT + TABLE;
 
@@ -42,6 +43,8 @@ fn is_before(a: u32, b: u32) -> bool {
 #[derive(Clone, Copy)]
 struct Words<'a, T: Table> {
     next: &'a T::Word,
+    /// How often was notified while all seats had been in use: for those who have none.
+    notices: &'a T::Word,
     seats: T,
 }
 
@@ -99,6 +102,40 @@ impl<T: Table> Words<'_, T> {
         }
     }
 
+    /// The number of notices, of which there is one for each notification from now on.
+    fn listen(&self) -> u64 {
+        // The one who took the last seat may not have come so far.
+        self.seats.raise(self.seats.capacity());
+        self.notices.load(Ordering::Acquire)
+    }
+
+    /// Whether somebody was notified since [`Words::listen`]. If not, whoever notifies next sees
+    /// the place that the caller has taken before it asked.
+    fn noticed(&self, heard: u64) -> bool {
+        // A change of the word, though to the same: it comes before or after that of a notifier.
+        self.notices.compare_exchange(heard, heard).is_err()
+    }
+
+    /// Tells those who have no seat that somebody is notified.
+    fn give_notice(&self) {
+        if self.seats.high() < self.seats.capacity() {
+            return;
+        }
+        let seen = self.notices.load(Ordering::Relaxed);
+        // In the lower half, on which they sleep. Whoever is quicker has given notice for both.
+        let next = u64::from((seen as u32).wrapping_add(1));
+        let _ = self.notices.compare_exchange(seen, next);
+        self.notices.wake(ALL);
+    }
+
+    /// Sleeps for a while without a seat; true if somebody was notified.
+    fn wait_outside(&self, me: u64, heard: u64, nap: &mut Nap) -> bool {
+        if self.notices.sleep(heard as u32, nap.next()) {
+            self.make_room(me);
+        }
+        self.notices.load(Ordering::Acquire) != heard
+    }
+
     /// All seats are taken: frees one whose owner is dead, if it finds any.
     fn make_room(&self, me: u64) {
         // As one who came after all that wait, so no notification is for the caller.
@@ -148,6 +185,7 @@ impl<T: Table> Words<'_, T> {
 
     /// Notifies those that have waited longest.
     fn notify(&self, count: usize) {
+        self.give_notice();
         let next = self.next.load(Ordering::Acquire) as u32;
         if count == 1 {
             // Somebody else may notify the same one at the same time: then the next one.
@@ -200,7 +238,7 @@ fn age(next: u32, ticket: u32) -> u32 {
 /// It works with the guards of a [`Mutex`](super::Mutex), a [`Lock`](super::Lock) or an
 /// [`RLock`](super::RLock) (which is given back altogether, and taken again as often). All who wait
 /// on one condition should do so with the same lock. There are no spurious wake-ups but one: of
-/// more than 1,024 waiters those above are woken every few milliseconds. Yet what was notified may
+/// more than 1,024 waiters all those above are woken by any notification. Yet what was notified may
 /// have been changed again by the time the waiter has the lock: use
 /// [`wait_while`](Condition::wait_while).
 ///
@@ -236,14 +274,16 @@ impl Condition {
     /// Makes a condition.
     ///
     /// # Errors
-    /// [`is_os`](crate::Error::is_os) if there is no memory, or no file descriptor, for it.
+    /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
+    /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
     pub fn new() -> Result<Self> {
         let memory = Memory::create(KIND, 0, 0, LEN);
         memory.map(Self).map_err(|error| not_made("condition", error))
     }
 
     fn words(&self) -> Words<'_, Seats<'_>> {
-        Words { next: self.0.word(NEXT), seats: Seats::new(&self.0, SEATS_AT) }
+        let (next, notices) = (self.0.word(NEXT), self.0.word(NOTICES));
+        Words { next, notices, seats: Seats::new(&self.0, SEATS_AT) }
     }
 
     /// Gives the lock back, waits until notified, and takes the lock again.
@@ -290,7 +330,7 @@ impl Condition {
         mut guard: G,
         mut condition: impl FnMut(&mut G::State) -> bool,
     ) -> Result<G, OwnerDied<G>> {
-        while condition(guard.state()) {
+        while guard.show(&mut condition) {
             guard = self.wait(guard)?;
         }
         Ok(guard)
@@ -308,7 +348,7 @@ impl Condition {
         mut condition: impl FnMut(&mut G::State) -> bool,
     ) -> Result<(G, bool), OwnerDied<(G, bool)>> {
         let deadline = Deadline::after(timeout);
-        while condition(guard.state()) {
+        while guard.show(&mut condition) {
             if deadline.passed() {
                 return Ok((guard, false));
             }
@@ -323,21 +363,50 @@ impl Condition {
         deadline: Deadline,
     ) -> Result<(G, bool), OwnerDied<(G, bool)>> {
         let (words, me) = (self.words(), owner::me());
-        let place = words.queue(me);
-        let (notified, guard) = guard.without(|| match place {
-            Some(place) => words.wait(me, place, deadline, owner::is_dead),
-            None => {
-                // No seat: the promised spurious wake-up. Perhaps the next time there is one.
-                words.make_room(me);
-                let seen = words.next.load(Ordering::Relaxed) as u32;
-                words.next.sleep(seen, Nap::new(deadline).next());
-                false
-            }
-        });
-        place.inspect(|&place| words.stand_up(place));
+        match words.queue(me) {
+            Some(place) => self.wait_at(place, guard, deadline),
+            None => self.wait_for_a_place(guard, deadline),
+        }
+    }
+
+    /// Waits in a place that was taken with the lock.
+    fn wait_at<G: Guard>(
+        &self,
+        place: Place,
+        guard: G,
+        deadline: Deadline,
+    ) -> Result<(G, bool), OwnerDied<(G, bool)>> {
+        let (words, me) = (self.words(), owner::me());
+        let (notified, guard) = guard.without(|| words.wait(me, place, deadline, owner::is_dead));
+        words.stand_up(place);
         match guard {
             Ok(guard) => Ok((guard, notified)),
             Err(died) => Err(died.map(|guard| (guard, notified))),
+        }
+    }
+
+    /// As there is none, any notification counts: nobody can tell for whom it was.
+    #[cold]
+    fn wait_for_a_place<G: Guard>(
+        &self,
+        mut guard: G,
+        deadline: Deadline,
+    ) -> Result<(G, bool), OwnerDied<(G, bool)>> {
+        let (words, me, mut nap) = (self.words(), owner::me(), Nap::new(deadline));
+        let heard = words.listen();
+        loop {
+            let (noticed, again) = guard.without(|| words.wait_outside(me, heard, &mut nap));
+            guard = again.map_err(|died| died.map(|guard| (guard, noticed)))?;
+            if noticed || nap.is_over() {
+                return Ok((guard, noticed));
+            }
+            if let Some(place) = words.queue(me) {
+                if words.noticed(heard) {
+                    words.stand_up(place);
+                    return Ok((guard, true));
+                }
+                return self.wait_at(place, guard, deadline);
+            }
         }
     }
 
@@ -374,24 +443,19 @@ mod sealed {
     pub trait Again: Sized {
         /// What the lock protects.
         type State: ?Sized;
-        fn state(&mut self) -> &mut Self::State;
+        /// Shows what the lock protects.
+        fn show<R>(&mut self, to: impl FnOnce(&mut Self::State) -> R) -> R;
         /// Gives the lock back for the time of `run`.
         fn without<R>(self, run: impl FnOnce() -> R) -> (R, Result<Self, OwnerDied<Self>>);
     }
-}
-
-/// What a lock without data protects.
-fn nothing() -> &'static mut () {
-    // A unit has no bytes: this allocates nothing, and there is nothing to share.
-    Box::leak(Box::new(()))
 }
 
 impl<T: Pod> Guard for MutexGuard<'_, T> {}
 
 impl<T: Pod> sealed::Again for MutexGuard<'_, T> {
     type State = T;
-    fn state(&mut self) -> &mut T {
-        self
+    fn show<R>(&mut self, to: impl FnOnce(&mut T) -> R) -> R {
+        to(self)
     }
     fn without<R>(self, run: impl FnOnce() -> R) -> (R, Result<Self, OwnerDied<Self>>) {
         let locked = self.locked();
@@ -404,8 +468,8 @@ impl Guard for LockGuard<'_> {}
 
 impl sealed::Again for LockGuard<'_> {
     type State = ();
-    fn state(&mut self) -> &mut () {
-        nothing()
+    fn show<R>(&mut self, to: impl FnOnce(&mut ()) -> R) -> R {
+        to(&mut ())
     }
     fn without<R>(self, run: impl FnOnce() -> R) -> (R, Result<Self, OwnerDied<Self>>) {
         let locked = self.locked();
@@ -418,8 +482,8 @@ impl Guard for RLockGuard<'_> {}
 
 impl sealed::Again for RLockGuard<'_> {
     type State = ();
-    fn state(&mut self) -> &mut () {
-        nothing()
+    fn show<R>(&mut self, to: impl FnOnce(&mut ()) -> R) -> R {
+        to(&mut ())
     }
     fn without<R>(self, run: impl FnOnce() -> R) -> (R, Result<Self, OwnerDied<Self>>) {
         let lock = self.give_back();
@@ -432,23 +496,32 @@ mod tests {
     use super::*;
     use crate::shm::atomic::model::ModelBed;
     use crate::shm::seats::model::ModelTable;
+    use crate::sync::Lock;
     use loom::sync::Arc;
     use loom::thread;
+    use std::time::Instant;
 
     const DEAD: u64 = 99;
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     struct Model {
         next: ModelBed,
+        notices: ModelBed,
         seats: ModelTable,
     }
 
     impl Model {
         fn new() -> Arc<Self> {
-            Arc::new(Self { next: ModelBed::new(0), seats: ModelTable::new(3) })
+            Self::with_seats(3)
+        }
+
+        fn with_seats(seats: usize) -> Arc<Self> {
+            let [next, notices] = [0; 2].map(ModelBed::new);
+            Arc::new(Self { next, notices, seats: ModelTable::new(seats) })
         }
 
         fn words(&self) -> Words<'_, &ModelTable> {
-            Words { next: &self.next, seats: &self.seats }
+            Words { next: &self.next, notices: &self.notices, seats: &self.seats }
         }
 
         fn wait(&self, me: u64, place: Place) {
@@ -507,6 +580,64 @@ mod tests {
             model.words().notify(1);
             model.wait(10, place);
             assert_eq!(model.seats.0[0][0].load(Ordering::Relaxed), 0);
+        });
+    }
+
+    /// One who had no seat takes one, without the lock, while somebody notifies.
+    #[test]
+    fn model_a_waiter_that_was_late_for_a_seat_misses_no_notification() {
+        check(|| {
+            let model = Model::with_seats(1);
+            let heard = model.words().listen();
+            let other = model.clone();
+            let notifier = thread::spawn(move || other.words().notify(1));
+            let place = model.words().queue(10).expect("a seat");
+            if !model.words().noticed(heard) {
+                model.wait(10, place);
+            }
+            notifier.join().expect("join");
+        });
+    }
+
+    #[test]
+    fn who_finds_all_seats_taken_waits_until_notified_or_the_deadline() {
+        let (lock, condition) = (Lock::new().expect("lock"), Condition::new().expect("condition"));
+        let seats = condition.words().seats;
+        while let Some(seat) = seats.claim(owner::me(), 0) {
+            seats.state(seat).store(state(WAITING, 0), Ordering::Release);
+        }
+        let (begin, short) = (Instant::now(), Duration::from_millis(50));
+        let guard = lock.lock().expect("nobody dies");
+        let (guard, notified) = condition.wait_timeout(guard, short).expect("nobody dies");
+        assert!(!notified && begin.elapsed() >= short);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                drop(lock.lock().expect("nobody dies"));
+                condition.notify_one();
+            });
+            let (_, notified) = condition.wait_timeout(guard, PATIENCE).expect("nobody dies");
+            assert!(notified);
+        });
+    }
+
+    #[test]
+    fn who_finds_all_seats_taken_by_the_dead_takes_one_of_them() {
+        let (lock, condition) = (Lock::new().expect("lock"), Condition::new().expect("condition"));
+        let (seats, dead, me) = (condition.words().seats, owner::dead::thread(), owner::me());
+        while let Some(seat) = seats.claim(dead, 0) {
+            seats.state(seat).store(state(WAITING, 0), Ordering::Release);
+        }
+        std::thread::scope(|scope| {
+            let guard = lock.lock().expect("nobody dies");
+            scope.spawn(|| {
+                let is_mine = |seat| seats.owner(seat).load(Ordering::Acquire) == me;
+                while !(0..seats.high()).any(is_mine) {
+                    std::thread::yield_now();
+                }
+                condition.notify_all();
+            });
+            let (_, notified) = condition.wait_timeout(guard, PATIENCE).expect("nobody dies");
+            assert!(notified);
         });
     }
 

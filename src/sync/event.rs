@@ -53,7 +53,8 @@ impl Event {
     /// Makes an event that is not set.
     ///
     /// # Errors
-    /// [`is_os`](crate::Error::is_os) if there is no memory, or no file descriptor, for it.
+    /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
+    /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
     pub fn new() -> Result<Self> {
         let memory = Memory::create(KIND, 0, 0, LEN);
         memory.map(Self).map_err(|error| not_made("event", error))

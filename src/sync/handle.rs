@@ -7,7 +7,7 @@ use std::io;
 pub(super) fn not_made(what: &str, error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::InvalidInput => Error::invalid(format!("no {what} can be made: {error}")),
-        _ => Error::os(format!("there is no shared memory for a {what}"), error),
+        _ => Error::memory(format!("there is no shared memory for a {what}"), error),
     }
 }
 

@@ -39,7 +39,10 @@ const DONE: u64 = 2;
 ///
 /// A process that received a handle as an argument and dies before it counted down (or dropped the
 /// handle) *breaks* the latch: it would never reach zero. A panic in which the handle is dropped
-/// counts as a death. The waiting are told within some tens of milliseconds. Up to 1,024 handles in other processes are watched in that way.
+/// counts as a death. In a worker of a pool only the task counts that received the handle, or each
+/// whose context it is in: a worker that has merely kept it, from an earlier task or its
+/// initializer, is not missed. The waiting are told within some tens of milliseconds. Up to 1,024
+/// handles in other processes are watched in that way.
 ///
 /// A waiter looks for a few microseconds, then sleeps; the last count down wakes all at once.
 ///
@@ -74,7 +77,8 @@ impl Latch {
     ///
     /// # Errors
     /// [`is_invalid_input`](Error::is_invalid_input) if `count` is 2^30 or more;
-    /// [`is_os`](Error::is_os) if there is no memory, or no file descriptor, for it.
+    /// [`is_out_of_memory`](Error::is_out_of_memory) if there is no memory for it, [`is_os`](Error::is_os)
+    /// if there is no file descriptor.
     pub fn new(count: u32) -> Result<Self> {
         if count > MAX {
             return Err(Error::invalid(format!("a latch counts from {MAX} at most, not {count}")));

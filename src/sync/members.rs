@@ -4,20 +4,26 @@
 //! until the last clone of that handle is dropped. So if it dies before it did its part, those who
 //! wait can see it. The state of a member's seat is 0 from the start: a seat is always left so.
 //!
-//! A worker of a pool remembers the context of a call, and dies with it when the pool has no more
-//! use for the worker. That must not look like the death of one on whom somebody waits, so handles
-//! in a context take their seats for the time of each task ([`Members`]).
+//! A worker of a pool is killed when the pool has no more use for it, with all that it has: contexts
+//! of calls, which it remembers, and what its tasks and its initializer stored. That must not look
+//! like the death of one on whom somebody waits. So in a worker a handle has a seat for the time of
+//! the task that received it ([`Tasks`]), or of each task whose context it is in ([`Members`]); one
+//! that the initializer received has none.
 
 use crate::shm::memory::Memory;
 use crate::shm::owner;
 use crate::shm::seats::{SEATS, Seats, Table};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 thread_local! {
     /// While a context is decoded: the members in it.
     static NOTED: RefCell<Option<Vec<Weak<Member>>>> = const { RefCell::new(None) };
+    /// While tasks run: the members that the present one received.
+    static RECEIVED: RefCell<Option<Vec<Weak<Member>>>> = const { RefCell::new(None) };
+    /// Whether it received any: looked at after each task, however small.
+    static HAS_RECEIVED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// No seat.
@@ -35,16 +41,19 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Takes a seat in the table at this byte, at once or, in a context, for each task. If all are
-    /// taken this process's death will not be noticed.
+    /// Takes a seat in the table at this byte, at once or, in a context, for each task; in a task,
+    /// until its end. If all are taken this process's death will not be noticed.
     pub(super) fn join(memory: &Memory, table: usize) -> Arc<Self> {
         let (seat, process) = (AtomicU32::new(NONE), owner::my_process());
         let member = Arc::new(Self { memory: memory.clone(), table, seat, process });
-        let noted = NOTED.with_borrow_mut(|noted| {
-            noted.as_mut().map(|noted| noted.push(Arc::downgrade(&member))).is_some()
-        });
-        if !noted {
+        let note = |list: &mut Option<Vec<Weak<Self>>>| {
+            list.as_mut().map(|list| list.push(Arc::downgrade(&member))).is_some()
+        };
+        if !NOTED.with_borrow_mut(note) {
             member.sit();
+            if RECEIVED.with_borrow_mut(note) {
+                HAS_RECEIVED.set(true);
+            }
         }
         member
     }
@@ -116,6 +125,43 @@ pub(crate) struct Attending<'a>(&'a Members);
 impl Drop for Attending<'_> {
     fn drop(&mut self) {
         self.0.0.iter().filter_map(Weak::upgrade).for_each(|member| member.stand_up());
+    }
+}
+
+/// This thread runs tasks of a pool.
+#[derive(Debug)]
+pub(crate) struct Tasks(());
+
+impl Tasks {
+    /// Tasks run until what is returned is dropped.
+    pub(crate) fn begin() -> Self {
+        // Of a process that forked in the middle of a task, nothing is this one's.
+        HAS_RECEIVED.set(false);
+        RECEIVED.set(Some(Vec::new()));
+        Self(())
+    }
+
+    /// A task is over: if it has kept handles that it received, nobody waits for it because of them.
+    #[inline]
+    pub(crate) fn one_is_over(&self) {
+        if HAS_RECEIVED.get() {
+            Self::dismiss();
+        }
+    }
+
+    #[cold]
+    fn dismiss() {
+        HAS_RECEIVED.set(false);
+        let received = RECEIVED.with_borrow_mut(|received| received.as_mut().map(std::mem::take));
+        let kept = received.iter().flatten().filter_map(Weak::upgrade);
+        kept.for_each(|member| member.stand_up());
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.one_is_over();
+        RECEIVED.set(None);
     }
 }
 

@@ -48,7 +48,7 @@ mod rlock;
 mod rwlock;
 mod semaphore;
 
-pub(crate) use members::Members;
+pub(crate) use members::{Members, Tasks};
 
 pub use crate::OwnerDied;
 pub use barrier::{Barrier, BarrierWaitResult};

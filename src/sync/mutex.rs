@@ -65,7 +65,8 @@ impl<T: Pod> Mutex<T> {
     /// Makes a mutex with this value.
     ///
     /// # Errors
-    /// [`is_os`](crate::Error::is_os) if there is no memory, or no file descriptor, for it;
+    /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
+    /// [`is_os`](crate::Error::is_os) if there is no file descriptor;
     /// [`is_invalid_input`](crate::Error::is_invalid_input) if `T` is aligned to more than 4096 bytes.
     pub fn new(value: T) -> Result<Self> {
         let locked = Locked::create(KIND, 1).map_err(|error| not_made("mutex", error))?;

@@ -39,7 +39,8 @@ impl Once {
     /// Makes one that is not done.
     ///
     /// # Errors
-    /// [`is_os`](crate::Error::is_os) if there is no memory, or no file descriptor, for it.
+    /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
+    /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
     pub fn new() -> Result<Self> {
         Locked::create(KIND, 1).map(Self).map_err(|error| not_made("once", error))
     }

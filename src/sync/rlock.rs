@@ -43,7 +43,8 @@ impl RLock {
     /// Makes a lock that nobody has.
     ///
     /// # Errors
-    /// [`is_os`](Error::is_os) if there is no memory, or no file descriptor, for it.
+    /// [`is_out_of_memory`](Error::is_out_of_memory) if there is no memory for it, [`is_os`](Error::is_os)
+    /// if there is no file descriptor.
     pub fn new() -> Result<Self> {
         Locked::create(KIND, 1).map(Self).map_err(|error| not_made("lock", error))
     }
@@ -150,7 +151,9 @@ impl RLock {
     /// lock. Then the caller does *not* have it; the next call succeeds.
     /// [`is_invalid_input`](Error::is_invalid_input) if it cannot be counted how often it has it.
     pub fn acquire(&self) -> Result<()> {
-        self.acquire_timeout(Duration::MAX).map(drop)
+        // As in `Locked::lock`: without a deadline, nothing but the lock ends the wait.
+        while !self.acquire_timeout(Duration::MAX)? {}
+        Ok(())
     }
 
     /// As [`acquire`](RLock::acquire), if nobody else has the lock; whether it did.

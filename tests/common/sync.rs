@@ -1,6 +1,7 @@
 //! What the tests of locks and signals have in common.
 
-use super::PATIENCE;
+use super::processes::entry;
+use super::{PATIENCE, wait_until};
 use multiproc::{Data, Function, Process, StartMethod};
 use std::time::Instant;
 
@@ -43,4 +44,18 @@ pub fn in_time<R>(wait: impl FnOnce() -> R) -> R {
 #[track_caller]
 pub fn finish_all<R: Data>(processes: impl IntoIterator<Item = Process<R>>) -> Vec<R> {
     processes.into_iter().map(finish).collect()
+}
+
+/// Waits until a process with one thread sleeps.
+#[track_caller]
+pub fn wait_until_asleep<R: Data>(process: &Process<R>) {
+    let pid = process.pid();
+    wait_until("it sleeps", || entry(pid).is_some_and(|entry| entry.state == 'S'));
+}
+
+/// How often this thread has gone to sleep.
+pub fn switches() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").expect("status");
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.expect("a line").trim().parse().expect("a number")
 }
