@@ -87,8 +87,8 @@ pub(super) const fn assert_captures_nothing<F>() {
     assert!(
         size_of::<F>() == 0,
         "multiproc: this closure captures variables, or is a function pointer, and so cannot be \
-         called in another process. Pass the captured data as an argument, use `map_with` (or \
-         `for_each_chunk_mut_with`, `map_chunks_with`) for data that all items share, name the function itself instead of a pointer to it, or use \
+         called in another process. Pass the captured data as an argument, use `map_with` for \
+         data that all items share, name the function itself instead of a pointer to it, or use \
          `Process` with `StartMethod::Fork`, which takes any closure"
     );
 }
