@@ -15,6 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const ROLE: &str = "MULTIPROC_TEST_CTRL_C";
 
 fn main() {
+    // A shell that runs this in the background has it ignore the signal, and programs inherit that.
+    // SAFETY: the default action is no handler.
+    unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
     match std::env::var(ROLE).as_deref() {
         Ok("plain") => plain_program(false),
         Ok("idle") => plain_program(true),
