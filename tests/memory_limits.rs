@@ -140,17 +140,16 @@ fn memory_is_there_when_it_is_created_and_not_when_it_is_touched() {
 fn the_last_free_descriptor_is_enough_to_receive_an_object() {
     watchdog();
     let receive = || {
-        let value = AtomicValue::new(7u32).expect("memory");
         let pool = multiproc::Pool::builder().workers(1).build().expect("pool");
-        let back = |value: AtomicValue<u32>| value;
-        drop(pool.apply(back, (value.clone(),)).expect("apply"));
+        let make = |number: u32| AtomicValue::new(number).expect("memory");
+        drop(pool.apply(make, (5,)).expect("apply"));
         limit(libc::RLIMIT_NOFILE as i32, 100);
         let mut files = Vec::new();
         while let Ok(file) = std::fs::File::open("/dev/null") {
             files.push(file);
         }
         files.pop();
-        pool.apply(back, (value,)).expect("one is free").get()
+        pool.apply(make, (7,)).expect("one is free").get()
     };
     assert_eq!(Process::spawn(receive, ()).expect("spawn").join().expect("join"), 7);
 }
