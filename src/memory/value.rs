@@ -16,7 +16,7 @@ const KIND: Kind = Kind::new("multiproc-value");
 /// A value in shared memory, with a lock. (Python: `Value`.)
 ///
 /// [`get`](Self::get), [`set`](Self::set) and [`update`](Self::update) take the lock for a moment;
-/// [`lock`](Self::lock) keeps it as long as the guard lives. For a single number or `bool`,
+/// [`lock`](Self::lock) keeps it as long as the guard lives. For a single number, and for a `bool`, which is no plain data,
 /// [`AtomicValue`](super::AtomicValue) does the same without a lock.
 ///
 /// If a process dies while it holds the lock, the next one that takes it is told once: `lock` by

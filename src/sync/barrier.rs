@@ -122,8 +122,8 @@ impl Barrier {
     ///
     /// # Errors
     /// [`is_invalid_input`](Error::is_invalid_input) for none, or more than 1,024;
-    /// [`is_out_of_memory`](Error::is_out_of_memory) if there is no memory for it, [`is_os`](Error::is_os)
-    /// if there is no file descriptor.
+    /// [`is_out_of_memory`](Error::is_out_of_memory) if there is no memory for it,
+    /// [`is_os`](Error::is_os) if there is no file descriptor.
     pub fn new(parties: u32) -> Result<Self> {
         if !(1..=SEATS).contains(&parties) {
             let message = format!("a barrier is for 1 to {SEATS} parties, not {parties}");
@@ -270,7 +270,7 @@ impl Barrier {
     }
 
     fn wait_until(&self, deadline: Deadline, action: impl FnOnce()) -> Result<BarrierWaitResult> {
-        let mut nap = Nap::new(deadline);
+        let (mut nap, mut has_looked) = (Nap::new(deadline), false);
         loop {
             match self.arrive(entry(deadline))? {
                 Arrival::Full { word } => {
@@ -281,9 +281,13 @@ impl Barrier {
                     self.sleep(word, &mut nap);
                     self.look_for_dead(Look::Close, None, entry(deadline));
                 }
-                // Seats of the dead become free, or the barrier breaks: see there again.
-                Arrival::Crowded if !nap.is_over() && self.finds_dead(entry(deadline)) => {}
                 Arrival::Crowded => {
+                    // Seats of the dead become free, or the barrier breaks: see there again.
+                    let may_look = !has_looked || !nap.is_over();
+                    has_looked = true;
+                    if may_look && self.finds_dead(entry(deadline)) {
+                        continue;
+                    }
                     return Err(Error::invalid(format!(
                         "all {SEATS} seats of the barrier are taken by waiters and by processes \
                          that hold a handle"

@@ -12,3 +12,17 @@ pub(super) fn not_made(what: &str, error: io::Error) -> Error {
         _ => Error::memory(format!("there is no shared memory for a {what}"), error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_constructor_tells_no_memory_from_no_descriptor_and_from_no_sense() {
+        let made = |kind: io::ErrorKind| not_made("lock", kind.into());
+        assert!(made(io::ErrorKind::OutOfMemory).is_out_of_memory());
+        assert!(made(io::ErrorKind::StorageFull).is_out_of_memory());
+        assert!(not_made("lock", io::Error::from_raw_os_error(libc::EMFILE)).is_os());
+        assert!(made(io::ErrorKind::InvalidInput).is_invalid_input());
+    }
+}

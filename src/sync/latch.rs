@@ -77,8 +77,8 @@ impl Latch {
     ///
     /// # Errors
     /// [`is_invalid_input`](Error::is_invalid_input) if `count` is 2^30 or more;
-    /// [`is_out_of_memory`](Error::is_out_of_memory) if there is no memory for it, [`is_os`](Error::is_os)
-    /// if there is no file descriptor.
+    /// [`is_out_of_memory`](Error::is_out_of_memory) if there is no memory for it,
+    /// [`is_os`](Error::is_os) if there is no file descriptor.
     pub fn new(count: u32) -> Result<Self> {
         if count > MAX {
             return Err(Error::invalid(format!("a latch counts from {MAX} at most, not {count}")));

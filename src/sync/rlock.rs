@@ -43,8 +43,8 @@ impl RLock {
     /// Makes a lock that nobody has.
     ///
     /// # Errors
-    /// [`is_out_of_memory`](Error::is_out_of_memory) if there is no memory for it, [`is_os`](Error::is_os)
-    /// if there is no file descriptor.
+    /// [`is_out_of_memory`](Error::is_out_of_memory) if there is no memory for it,
+    /// [`is_os`](Error::is_os) if there is no file descriptor.
     pub fn new() -> Result<Self> {
         Locked::create(KIND, 1).map(Self).map_err(|error| not_made("lock", error))
     }

@@ -449,8 +449,8 @@ impl Semaphore {
     ///
     /// # Errors
     /// [`is_invalid_input`](Error::is_invalid_input) if they are 2^31 or more;
-    /// [`is_out_of_memory`](Error::is_out_of_memory) if there is no memory for it, [`is_os`](Error::is_os)
-    /// if there is no file descriptor.
+    /// [`is_out_of_memory`](Error::is_out_of_memory) if there is no memory for it,
+    /// [`is_os`](Error::is_os) if there is no file descriptor.
     pub fn new(permits: u32) -> Result<Self> {
         Inner::create(Kind::new("multiproc-semaphore"), permits, MAX).map(Self)
     }
