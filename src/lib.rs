@@ -1,8 +1,10 @@
 //! Run ordinary functions in other *processes* with the ease of a thread pool, and lose nothing
 //! when one of them dies.
 #![doc = include_str!("../docs/facade.md")]
+#![deny(unsafe_code)]
 
 mod codec;
+#[allow(unsafe_code)]
 mod entry;
 mod error;
 mod exit_status;
@@ -10,9 +12,11 @@ mod memory;
 mod owner_died;
 mod pool;
 mod process;
+#[allow(unsafe_code)]
 mod shm;
 mod start;
 pub mod sync;
+#[allow(unsafe_code)]
 mod sys;
 mod wire;
 

@@ -4,7 +4,7 @@
 mod common;
 
 use common::watchdog;
-use multiproc::{Error, FrozenVec, Process, SharedVec};
+use multiproc::{AtomicValue, Error, FrozenVec, Process, SharedVec};
 
 fn available() -> usize {
     let text = std::fs::read_to_string("/proc/meminfo").expect("meminfo");
@@ -134,4 +134,22 @@ fn memory_is_there_when_it_is_created_and_not_when_it_is_touched() {
         use std::os::unix::fs::MetadataExt;
         assert!(file.blocks() * 512 >= 16 << 20);
     }
+}
+
+#[test]
+fn the_last_free_descriptor_is_enough_to_receive_an_object() {
+    watchdog();
+    let receive = || {
+        let pool = multiproc::Pool::builder().workers(1).build().expect("pool");
+        let make = |number: u32| AtomicValue::new(number).expect("memory");
+        drop(pool.apply(make, (5,)).expect("apply"));
+        limit(libc::RLIMIT_NOFILE as i32, 100);
+        let mut files = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            files.push(file);
+        }
+        files.pop();
+        pool.apply(make, (7,)).expect("one is free").get()
+    };
+    assert_eq!(Process::spawn(receive, ()).expect("spawn").join().expect("join"), 7);
 }

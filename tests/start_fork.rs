@@ -40,6 +40,9 @@ fn main() -> ExitCode {
         handles_reach_a_forked_child_as_captures_and_as_arguments,
         handles_reach_the_workers_of_a_fork_pool,
         a_vector_stays_with_its_owner_and_a_frozen_one_does_not,
+        a_reference_that_was_leaked_leads_nowhere_in_a_forked_child,
+        a_reference_that_was_leaked_leads_nowhere_after_growing_and_in_grandchildren,
+        a_reference_into_a_sealed_vector_is_good_in_a_forked_child,
     ];
     isolated::main(cases, cases![forks_two_and_waits])
 }
@@ -442,4 +445,56 @@ fn a_vector_stays_with_its_owner_and_a_frozen_one_does_not() {
     };
     let error = Process::fork(look).spawn().expect("fork").join().expect_err("not there");
     assert!(error.is_panic() && error.to_string().contains("SharedVec"), "{error} {length}");
+}
+
+/// Leaks a vector; the references are good for ever, in this process.
+fn leaked(vec: SharedVec<u64>) -> &'static [u64] {
+    Box::leak(Box::new(vec))
+}
+
+/// Follows a reference when memory has been taken from the system, which looks for free addresses.
+fn take_memory_and_look(at: &[u64]) -> u64 {
+    let taken: Vec<_> = (0..100).map(|_| vec![7u64; at.len()]).collect();
+    taken.iter().map(|taken| taken[3] / 7).sum::<u64>() + at[3]
+}
+
+fn segfaulted(error: &Error) -> bool {
+    error.exit_status().and_then(|status| status.signal()) == Some(libc::SIGSEGV)
+}
+
+fn a_reference_that_was_leaked_leads_nowhere_in_a_forked_child() {
+    let slices: Vec<_> =
+        (0..100).map(|_| leaked(SharedVec::zeroed(100_000).expect("memory"))).collect();
+    for slice in [slices[0], slices[50], slices[99]] {
+        let process = Process::fork(move || take_memory_and_look(slice));
+        let error = process.spawn().expect("fork").join().expect_err("nothing is there");
+        assert!(segfaulted(&error), "{error}");
+    }
+    assert_eq!(take_memory_and_look(slices[50]), 100);
+}
+
+fn a_reference_that_was_leaked_leads_nowhere_after_growing_and_in_grandchildren() {
+    let mut vec = SharedVec::zeroed(10).expect("memory");
+    vec.resize(100_000, 1).expect("memory");
+    let slice = leaked(vec);
+    let child = move || {
+        let own = leaked(SharedVec::zeroed(100_000).expect("memory"));
+        [slice, own].map(|slice| {
+            let process = Process::fork(move || take_memory_and_look(slice));
+            let error = process.spawn().expect("fork").join().expect_err("nothing is there");
+            segfaulted(&error)
+        })
+    };
+    assert_eq!(Process::fork(child).spawn().expect("fork").join().expect("join"), [true, true]);
+}
+
+fn a_reference_into_a_sealed_vector_is_good_in_a_forked_child() {
+    let vec: &'static SharedVec<u64> =
+        Box::leak(Box::new(SharedVec::zeroed(100_000).expect("memory")));
+    let slice: &'static [u64] = vec;
+    let at = |vec: &SharedVec<u64>, index: usize| vec[index];
+    let pool = Pool::builder().workers(1).build().expect("pool");
+    assert_eq!(pool.map_with(vec, at, [3]).expect("sent, and so sealed"), [0]);
+    drop(pool);
+    assert_eq!(Process::fork(move || slice[3]).spawn().expect("fork").join().expect("join"), 0);
 }

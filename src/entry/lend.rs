@@ -8,7 +8,7 @@ use crate::codec::{Data, NotDecoded, Reader, decode_value};
 use crate::shm::lend::{self, Loan};
 use crate::shm::object::{Access, Object};
 use crate::wire::control::Failure;
-use crate::wire::handles;
+use crate::wire::travel::Handle;
 use crate::wire::worker_link::{Inbox, Outbox, Running};
 use bytemuck::Pod;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -65,28 +65,14 @@ impl<T: Pod> Elements<T> {
 
 impl<T: Pod> Serialize for Elements<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        (Travelling(self.object.clone()), self.frozen, self.bytes, self.first).serialize(serializer)
+        (Handle(self.object.clone()), self.frozen, self.bytes, self.first).serialize(serializer)
     }
 }
 
 impl<'de, T: Pod> Deserialize<'de> for Elements<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let (Travelling(object), frozen, bytes, first) = Deserialize::deserialize(deserializer)?;
+        let (Handle(object), frozen, bytes, first) = Deserialize::deserialize(deserializer)?;
         Ok(Self { object, frozen, bytes, first, element: PhantomData })
-    }
-}
-
-struct Travelling(Arc<Object>);
-
-impl Serialize for Travelling {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        handles::serialize(&self.0, serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Travelling {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        handles::deserialize(deserializer).map(Self)
     }
 }
 

@@ -20,6 +20,9 @@ const KIND: Kind = Kind::new("multiproc-array");
 /// lock for a moment. [`RawArray`](super::RawArray) has no lock; [`SharedVec`](super::SharedVec)
 /// needs none, and grows, but has one owner.
 ///
+/// Huge pages and alignment can be chosen for a [`SharedVec`](super::SharedVec) only
+/// ([`SharedVec::options`](super::SharedVec::options)); here the elements are aligned as `T` is.
+///
 /// If a process dies while it holds the lock, the next one that takes it is told once, as with
 /// [`Value`](super::Value). The lock is not reentrant. A clone is another handle of the same array;
 /// as an argument or a result it is one, too.
@@ -187,7 +190,7 @@ impl<T: Pod> Array<T> {
     }
 }
 
-travels!(Array, Pod, "what came is no Array of this type");
+travels!([T: Pod] Array<T>, it => it.object(), object => Self::open(object));
 
 impl<T: Pod> Clone for Array<T> {
     fn clone(&self) -> Self {

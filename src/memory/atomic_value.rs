@@ -194,7 +194,7 @@ impl<T: Bitwise> AtomicValue<T> {
     }
 }
 
-travels!(AtomicValue, Scalar, "what came is no AtomicValue of this type");
+travels!([T: Scalar] AtomicValue<T>, it => it.object(), object => Self::open(object));
 
 impl<T: Scalar> Clone for AtomicValue<T> {
     fn clone(&self) -> Self {

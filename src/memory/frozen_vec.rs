@@ -1,5 +1,5 @@
 use super::SharedVec;
-use super::handle::{Got, Sent, length};
+use super::handle::{Handle, length};
 use crate::shm::element_size;
 use crate::shm::frozen::FrozenMemory;
 use crate::shm::lend::Loan;
@@ -200,13 +200,13 @@ impl<T: Pod> Serialize for FrozenVec<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let bytes = self.memory.len() as u64;
         let (start, len) = (self.start as u64, self.len as u64);
-        (Sent(self.memory.object()), bytes, start, len).serialize(serializer)
+        (Handle(self.memory.object().clone()), bytes, start, len).serialize(serializer)
     }
 }
 
 impl<'de, T: Pod> Deserialize<'de> for FrozenVec<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (Got(object), bytes, start, len) = Deserialize::deserialize(deserializer)?;
+        let (Handle(object), bytes, start, len) = Deserialize::deserialize(deserializer)?;
         let (bytes, start, len) = (length(bytes)?, length(start)?, length::<D::Error>(len)?);
         let memory = FrozenMemory::open(object, bytes).map_err(|_| {
             handles::refuse_decoding("a FrozenVec whose memory is not sealed or is too short")

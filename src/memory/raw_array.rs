@@ -133,7 +133,7 @@ pub(super) fn check_len(came: usize, len: usize) -> Result<()> {
     Err(Error::invalid(format!("{came} elements for an array of {len}: its length is fixed")))
 }
 
-travels!(RawArray, Pod, "what came is no RawArray of this type");
+travels!([T: Pod] RawArray<T>, it => it.object(), object => Self::open(object));
 
 impl<T: Pod> Clone for RawArray<T> {
     fn clone(&self) -> Self {

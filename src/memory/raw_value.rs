@@ -66,7 +66,7 @@ impl<T: Pod> RawValue<T> {
     }
 }
 
-travels!(RawValue, Pod, "what came is no RawValue of this type");
+travels!([T: Pod] RawValue<T>, it => it.object(), object => Self::open(object));
 
 impl<T: Pod> Clone for RawValue<T> {
     fn clone(&self) -> Self {

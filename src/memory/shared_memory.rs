@@ -1,4 +1,4 @@
-use super::handle::{Got, Sent};
+use super::handle::Handle;
 use crate::shm::named::{self, Content, LONGEST_NAME, Named};
 use crate::sys::fork;
 use crate::wire::handles;
@@ -32,7 +32,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The memory is reserved when it is created. Only this user can open it (mode 0600).
 ///
 /// Do not truncate the file in `/dev/shm`: whoever touches the lost part gets `SIGBUS`. This crate
-/// never does, and no other user can. (In the file, the data begins at byte 4096.)
+/// never does, and no other user can. (In the file, the data begins at byte 4096.) That also means
+/// that whoever accepts a `SharedMemory` as a *result* trusts the worker that sent it: the file has
+/// a name and cannot be sealed, so the worker could cut it short later. From a worker that is not
+/// trusted, take a [`FrozenVec`](super::FrozenVec) or an [`Array`](super::Array): those cannot be cut.
+///
+/// Huge pages and alignment can be chosen for a [`SharedVec`](super::SharedVec) only
+/// ([`SharedVec::options`](super::SharedVec::options)); here the first byte is at a page.
 ///
 /// A clone is another handle of the same mapping.
 ///
@@ -172,6 +178,7 @@ impl SharedMemory {
     /// While the slice lives, no thread of any process writes to the memory, and nobody truncates
     /// the file.
     #[must_use]
+    #[allow(unsafe_code, reason = "what is asked of the caller is passed on")]
     pub unsafe fn as_slice(&self) -> &[u8] {
         // SAFETY: passed on from the caller.
         unsafe { self.0.named.bytes() }
@@ -185,6 +192,7 @@ impl SharedMemory {
     /// # Safety
     /// While the slice lives, no other thread of any process reads or writes the memory, also not
     /// through another slice of this one, and nobody truncates the file.
+    #[allow(unsafe_code, reason = "what is asked of the caller is passed on")]
     #[allow(clippy::mut_from_ref, reason = "exclusivity is the caller's to show")]
     pub unsafe fn as_mut_slice(&self) -> Result<&mut [u8]> {
         // SAFETY: passed on from the caller.
@@ -289,14 +297,14 @@ impl Owned {
     }
 
     pub(super) fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (Sent(self.named.object()), self.named.name()).serialize(serializer)
+        (Handle(self.named.object().clone()), self.named.name()).serialize(serializer)
     }
 
     pub(super) fn received<'de, D: Deserializer<'de>>(
         deserializer: D,
         content: Content,
     ) -> Result<Arc<Self>, D::Error> {
-        let (Got(object), name): (_, String) = Deserialize::deserialize(deserializer)?;
+        let (Handle(object), name): (_, String) = Deserialize::deserialize(deserializer)?;
         let wrong = "what came is no named shared memory of this kind and user";
         if check_name(&name).is_err() {
             return Err(handles::refuse_decoding(wrong));

@@ -1,4 +1,4 @@
-use super::handle::{Got, Sent, length};
+use super::handle::{Handle, length};
 use super::{FrozenVec, VecOptions};
 use crate::shm::element_size;
 use crate::shm::frozen::FrozenMemory;
@@ -31,7 +31,8 @@ use std::ops::{Deref, DerefMut};
 /// take the slice once: `let slice = &mut v[..];`.
 ///
 /// # Fork
-/// A forked child does not have the memory of its parent's vectors. Frozen ones it has.
+/// A forked child does not have the memory of its parent's vectors. Frozen ones it has. A slice that
+/// was leaked before the fork leads nowhere in the child: to look there ends it by `SIGSEGV`.
 ///
 /// # Panics
 /// To deref a vector in a forked child of its owner. To deref a *sealed* vector mutably if there is
@@ -405,13 +406,14 @@ impl<T: Pod> Serialize for SharedVec<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let refused = |_| handles::refuse_encoding("a SharedVec could not be sealed to be sent");
         let memory = self.sealed().map_err(refused)?;
-        (Sent(memory.object()), memory.len() as u64, self.len as u64).serialize(serializer)
+        (Handle(memory.object().clone()), memory.len() as u64, self.len as u64)
+            .serialize(serializer)
     }
 }
 
 impl<'de, T: Pod> Deserialize<'de> for SharedVec<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (Got(object), bytes, len) = Deserialize::deserialize(deserializer)?;
+        let (Handle(object), bytes, len) = Deserialize::deserialize(deserializer)?;
         let (bytes, len) = (length(bytes)?, length(len)?);
         let memory = FrozenMemory::open(object, bytes).map_err(|_| {
             handles::refuse_decoding("a SharedVec whose memory is not sealed or is too short")

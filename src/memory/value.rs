@@ -146,7 +146,7 @@ impl<T: Pod> Value<T> {
     }
 }
 
-travels!(Value, Pod, "what came is no Value of this type");
+travels!([T: Pod] Value<T>, it => it.object(), object => Self::open(object));
 
 impl<T: Pod> Clone for Value<T> {
     fn clone(&self) -> Self {

@@ -35,10 +35,12 @@ const LOCK: usize = BODY;
 pub(crate) const SPARE: usize = BODY + 8;
 /// Where the data begins, unless its alignment wants more.
 pub(crate) const DATA: usize = 128;
-/// A mapping starts at a page.
-const MAX_ALIGN: usize = 4096;
 
 /// `len` elements of `T` behind a lock.
+///
+/// `Locked<()>` is a lock without data, which belongs to a thread; with data it belongs to a process
+/// ([`owner::me_of`]). Types that hold a user's `T` refuse one without a size
+/// ([`element_size`](super::element_size)), so that nobody gets the other kind by accident.
 pub(crate) struct Locked<T> {
     memory: Memory,
     data: NonNull<T>,
@@ -76,10 +78,7 @@ pub(super) const fn shape<T>() -> u64 {
 /// How long an object with `len` elements is.
 pub(super) fn object_len<T>(first: usize, len: usize) -> io::Result<usize> {
     let too_large = || io::Error::new(io::ErrorKind::OutOfMemory, "more bytes than addresses");
-    if align_of::<T>() > MAX_ALIGN {
-        let what = "a type that wants an alignment of more than 4096 bytes";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-    }
+    const { assert!(align_of::<T>() <= 4096, "multiproc: a type aligned to more than a page") };
     let bytes = len.checked_mul(size_of::<T>()).ok_or_else(too_large)?;
     bytes.checked_add(data_offset::<T>(first)).ok_or_else(too_large)
 }

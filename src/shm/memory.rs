@@ -1,7 +1,6 @@
 //! A shared object as one type of handle sees it: its words, at offsets that the type fixes.
 
 use super::object::{Access, Object};
-use crate::sys::memfd;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -80,8 +79,7 @@ impl Memory {
         shape: u64,
         least: usize,
     ) -> io::Result<Self> {
-        let len = memfd::checked_len(object.fd())?.max(least).max(BODY);
-        let segment = object.map(Access::Shared, len)?;
+        let segment = object.map_whole(Access::Shared, least.max(BODY))?;
         // Relaxed: written before the object was sent.
         let word = |at| segment.word64(at).load(Ordering::Relaxed);
         if word(KIND) != kind.tag() || word(SHAPE) != shape {

@@ -110,12 +110,9 @@ impl Named {
         name: String,
         content: Content,
     ) -> io::Result<Self> {
-        let whole = named::checked_len(object.fd())?;
         let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
-        if whole < DATA {
-            return Err(invalid("it was not made by this crate"));
-        }
-        let segment = object.map(Access::Named, whole)?;
+        let segment = object.map_whole(Access::Named, DATA)?;
+        let whole = segment.len();
         // Relaxed: written before the file had a name.
         let word = |at| segment.word64(at).load(Ordering::Relaxed);
         if word(MAGIC) != MAGIC_NUMBER {

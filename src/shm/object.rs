@@ -59,7 +59,9 @@ impl Object {
         room::check_addresses(len)?;
         let fd = memfd::create_reserved(name, len)?;
         let object = Self::received(fd);
-        object.map(access, len)?;
+        let mapping = object.mapping(access, len)?;
+        // The cell is new, so the value goes in.
+        let _ = object.memory.set((access, Segment::of(mapping)));
         Ok(Arc::new(object))
     }
 
@@ -98,9 +100,29 @@ impl Object {
     /// If the descriptor is not that of such memory, is shorter than `len` bytes, or could become
     /// shorter; and if it is mapped for another use already.
     pub(crate) fn map(&self, access: Access, len: usize) -> io::Result<&Segment> {
+        self.map_if_new(access, len, |_| len)
+    }
+
+    /// As [`map`](Self::map), of all bytes that there are: `least` or more.
+    pub(crate) fn map_whole(&self, access: Access, least: usize) -> io::Result<&Segment> {
+        self.map_if_new(access, least, |there| there)
+    }
+
+    /// `part` says how many of the bytes that there are to map, if none are mapped yet.
+    fn map_if_new(
+        &self,
+        access: Access,
+        len: usize,
+        part: impl FnOnce(usize) -> usize,
+    ) -> io::Result<&Segment> {
         let (mapped, segment) = match self.memory.get() {
             Some(memory) => memory,
             None => {
+                let there = self.checked_len(access)?;
+                if there < len {
+                    return Err(invalid("a shared object that is shorter than it should be"));
+                }
+                let len = self.whole_pages(access, part(there))?;
                 let memory = (access, Segment::of(self.mapping(access, len)?));
                 self.memory.get_or_init(|| memory)
             }
@@ -147,15 +169,31 @@ impl Object {
         self.frozen.load(Ordering::Acquire)
     }
 
-    fn mapping(&self, access: Access, len: usize) -> io::Result<Mapping> {
-        let there = match access {
-            Access::Frozen => memfd::checked_frozen_len(&self.fd)?,
-            Access::Shared | Access::Owned => memfd::checked_len(&self.fd)?,
-            Access::Named => named::checked_len(&self.fd)?,
-        };
-        if there < len {
-            return Err(invalid("a shared object that is shorter than it should be"));
+    /// How many bytes there are.
+    fn checked_len(&self, access: Access) -> io::Result<usize> {
+        match access {
+            Access::Frozen => memfd::checked_frozen_len(&self.fd),
+            Access::Shared | Access::Owned => memfd::checked_len(&self.fd),
+            Access::Named => named::checked_len(&self.fd),
         }
+    }
+
+    /// The length in which the file can be unmapped again: of explicit huge pages only whole ones.
+    fn whole_pages(&self, access: Access, len: usize) -> io::Result<usize> {
+        if access == Access::Named {
+            // Checked to be of ordinary pages.
+            return Ok(len);
+        }
+        match memfd::huge_page(&self.fd)? {
+            None => Ok(len),
+            // Vectors may be made of them; nothing else is.
+            Some(_) if access == Access::Shared => Err(invalid("a shared object of huge pages")),
+            // The file has whole pages: no byte is mapped that it does not have.
+            Some(page) => len.checked_next_multiple_of(page).ok_or_else(|| invalid("too long")),
+        }
+    }
+
+    fn mapping(&self, access: Access, len: usize) -> io::Result<Mapping> {
         match access {
             Access::Shared => Mapping::read_write(&self.fd, len, Inherit::Yes),
             Access::Owned => Mapping::read_write(&self.fd, len, Inherit::No),
@@ -195,4 +233,39 @@ impl Drop for Object {
 
 fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An object of one explicit huge page, if the machine has any set aside.
+    fn huge() -> Option<Object> {
+        memfd::create_growable("test", PAGE, Some(PAGE)).ok().map(Object::received)
+    }
+
+    const PAGE: usize = 1 << 21;
+
+    #[test]
+    fn what_is_made_of_huge_pages_is_no_object_with_words() {
+        let Some(object) = huge() else { return };
+        assert!(object.map_whole(Access::Shared, 64).is_err());
+    }
+
+    #[test]
+    fn huge_pages_of_which_a_part_is_asked_for_are_unmapped_as_a_whole() {
+        for access in [Access::Owned, Access::Frozen] {
+            let Some(object) = huge() else { return };
+            if access == Access::Frozen {
+                memfd::seal_writes(object.fd()).expect("seal");
+            }
+            let segment = object.map(access, 5000).expect("map");
+            assert_eq!(segment.len(), PAGE);
+            let start = segment.start();
+            drop(object);
+            // SAFETY: msync with this flag only asks whether the range is mapped.
+            let asked = unsafe { libc::msync(start.as_ptr().cast(), PAGE, libc::MS_ASYNC) };
+            assert_eq!(asked, -1, "it is still mapped");
+        }
+    }
 }

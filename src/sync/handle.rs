@@ -1,7 +1,9 @@
-//! What all handles have in common: they travel, and are shown, in the same way.
+//! What all handles have in common: how they travel, and the error if they cannot be made.
 
 use crate::Error;
 use std::io;
+
+pub(super) use crate::wire::travel::travels;
 
 /// The error of a constructor.
 pub(super) fn not_made(what: &str, error: io::Error) -> Error {
@@ -10,33 +12,6 @@ pub(super) fn not_made(what: &str, error: io::Error) -> Error {
         _ => Error::memory(format!("there is no shared memory for a {what}"), error),
     }
 }
-
-/// The refusal of an object that is something else.
-pub(super) const OTHER: &str = "a shared object of another type than the handle that names it";
-
-/// A handle travels as the name of its object. `travels!([generics] Type, this => object, received
-/// => open)`: where the object of a handle is, and how the handle of an object that came is made.
-macro_rules! travels {
-    ([$($generics:tt)*] $type:ty, $this:ident => $object:expr, $received:ident => $open:expr) => {
-        impl<$($generics)*> serde::Serialize for $type {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let $this = self;
-                crate::wire::handles::serialize($object, serializer)
-            }
-        }
-
-        impl<'de, $($generics)*> serde::Deserialize<'de> for $type {
-            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                let $received = crate::wire::handles::deserialize(from)?;
-                let opened: std::io::Result<Self> = $open;
-                opened.map_err(|_| {
-                    crate::wire::handles::refuse_decoding(crate::sync::handle::OTHER)
-                })
-            }
-        }
-    };
-}
-pub(super) use travels;
 
 #[cfg(test)]
 mod tests {

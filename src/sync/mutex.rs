@@ -1,4 +1,5 @@
 use super::handle::{not_made, travels};
+use crate::shm::element_size;
 use crate::shm::locked::{Held, Locked};
 use crate::shm::memory::Kind;
 use crate::{OwnerDied, Result};
@@ -38,6 +39,12 @@ const KIND: Kind = Kind::new("multiproc-mutex");
 /// # Ok::<(), multiproc::Error>(())
 /// ```
 ///
+/// # Limit
+/// A forked child shares the value, and does not hold the lock: a guard that was taken before the
+/// fork panics there. But a `&mut T` that was *leaked* from a guard and kept in a `static` is in both
+/// processes after a fork; if both write through it, they change the value under each other's eyes.
+/// It stays some value of `T`. Do not leak guards in programs that fork.
+///
 /// What holds a pointer is refused by the compiler:
 ///
 /// ```compile_fail
@@ -54,6 +61,7 @@ impl<T: Pod> Clone for Mutex<T> {
 travels!([T: Pod] Mutex<T>, mutex => mutex.0.memory().object(), object => open(object));
 
 fn open<T: Pod>(object: std::sync::Arc<crate::shm::object::Object>) -> std::io::Result<Mutex<T>> {
+    element_size::<T>();
     let locked = Locked::open(object, KIND)?;
     match locked.len() {
         1 => Ok(Mutex(locked)),
@@ -66,9 +74,9 @@ impl<T: Pod> Mutex<T> {
     ///
     /// # Errors
     /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
-    /// [`is_os`](crate::Error::is_os) if there is no file descriptor;
-    /// [`is_invalid_input`](crate::Error::is_invalid_input) if `T` is aligned to more than 4096 bytes.
+    /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
     pub fn new(value: T) -> Result<Self> {
+        element_size::<T>();
         let locked = Locked::create(KIND, 1).map_err(|error| not_made("mutex", error))?;
         locked.lock()?.copy_from_slice(&[value]);
         Ok(Self(locked))

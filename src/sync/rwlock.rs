@@ -1,4 +1,5 @@
 use super::handle::{not_made, travels};
+use crate::shm::element_size;
 use crate::shm::memory::Kind;
 use crate::shm::rwlocked::{Reading, RwLocked, Writing};
 use crate::{OwnerDied, Result};
@@ -50,6 +51,7 @@ impl<T: Pod> Clone for RwLock<T> {
 travels!([T: Pod] RwLock<T>, lock => lock.0.memory().object(), object => open(object));
 
 fn open<T: Pod>(object: std::sync::Arc<crate::shm::object::Object>) -> std::io::Result<RwLock<T>> {
+    element_size::<T>();
     let locked = RwLocked::open(object, KIND)?;
     match locked.memory().count() {
         1 => Ok(RwLock(locked)),
@@ -62,9 +64,9 @@ impl<T: Pod> RwLock<T> {
     ///
     /// # Errors
     /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
-    /// [`is_os`](crate::Error::is_os) if there is no file descriptor;
-    /// [`is_invalid_input`](crate::Error::is_invalid_input) if `T` is aligned to more than 4096 bytes.
+    /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
     pub fn new(value: T) -> Result<Self> {
+        element_size::<T>();
         let locked = RwLocked::create(KIND, 1).map_err(|error| not_made("lock", error))?;
         locked.write()?.copy_from_slice(&[value]);
         Ok(Self(locked))

@@ -28,9 +28,13 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Ends this process with `SIGABRT`, when there is no way on, and says why.
-pub(crate) fn abort_with(why: &str) -> ! {
-    let _ = std::io::stderr().write_all(format!("{why}\n").as_bytes());
+/// Ends this process with `SIGABRT`, when there is no way on, and says why. It takes no lock and
+/// no memory: it is async-signal-safe.
+pub(crate) fn abort_with(why: &'static str) -> ! {
+    for text in [why, "\n"] {
+        // SAFETY: the range is that of the string.
+        unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+    }
     std::process::abort()
 }
 

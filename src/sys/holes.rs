@@ -8,6 +8,8 @@
 //! The lock is one word, taken in the parent around the fork, so that the child finds the list in
 //! order and free.
 
+use super::exit;
+use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 use std::cell::UnsafeCell;
 use std::num::NonZeroUsize;
@@ -68,9 +70,13 @@ pub(super) fn close() {
     let ranges = unsafe { &mut *HOLES.ranges.get() };
     for &(start, len) in ranges.iter() {
         if let (start @ Some(_), Some(len)) = (NonZeroUsize::new(start), NonZeroUsize::new(len)) {
-            // SAFETY: the flag makes the kernel refuse to touch what is mapped already. If it
-            // refuses, the addresses are somebody's, or there is no memory: nothing to be done.
-            let _ = unsafe { mmap_anonymous(start, len, ProtFlags::PROT_NONE, flags) };
+            // SAFETY: the flag makes the kernel refuse to touch what is mapped already.
+            match unsafe { mmap_anonymous(start, len, ProtFlags::PROT_NONE, flags) } {
+                // The child has the memory after all: a thread of the parent was just freezing it.
+                Ok(_) | Err(Errno::EEXIST) => {}
+                // It must not go on: something else would come to lie there.
+                Err(_) => exit::abort_with("multiproc: a forked child has no addresses left"),
+            }
         }
     }
     ranges.clear();

@@ -3,14 +3,16 @@
 //! Semantics: memfd_create(2) and the file seals of fcntl(2). A memfd has no name in any file
 //! system, so nothing is left behind whoever dies.
 
+use super::mmap::page_size;
 use super::room;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::fstat;
+use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 
 /// Creates a memfd of `len` bytes whose size can never change again.
 pub(crate) fn create(name: &str, len: usize) -> io::Result<OwnedFd> {
@@ -155,9 +157,19 @@ pub(crate) fn checked_len(fd: impl AsFd) -> io::Result<usize> {
     if !seals.contains(SealFlag::F_SEAL_SHRINK) {
         return invalid("a memfd that is not sealed against shrinking");
     }
-    let stat = File::from(fd.as_fd().try_clone_to_owned()?).metadata()?;
-    let allocated = stat.blocks().saturating_mul(512);
-    usize::try_from(stat.len().min(allocated)).or_else(|_| invalid("a memfd larger than memory"))
+    let stat = fstat(&fd)?;
+    let allocated = stat.st_blocks.saturating_mul(512);
+    usize::try_from(stat.st_size.min(allocated)).or_else(|_| invalid("a memfd larger than memory"))
+}
+
+/// The size of the explicit huge pages that a memfd is made of, if it is.
+pub(crate) fn huge_page(fd: impl AsFd) -> io::Result<Option<usize>> {
+    let large = usize::try_from(fstat(&fd)?.st_blksize).ok().filter(|size| *size > page_size());
+    // Ordinary shared memory may name a large block, too: what it prefers.
+    match large {
+        Some(_) if fstatfs(&fd)?.filesystem_type() == HUGETLBFS_MAGIC => Ok(large),
+        _ => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -169,6 +181,17 @@ mod tests {
         let file = File::from(create("test", 4096).expect("memfd"));
         assert!(file.set_len(0).is_err());
         assert!(file.set_len(8192).is_err());
+    }
+
+    #[test]
+    fn explicit_huge_pages_are_told_from_others() {
+        assert_eq!(huge_page(create("test", 4096).expect("memfd")).expect("stat"), None);
+        for size in [1 << 21, 1 << 30] {
+            // A machine may lack one of the sizes. No page is taken.
+            if let Ok(fd) = create_growable("test", 0, Some(size)) {
+                assert_eq!(huge_page(fd).expect("stat"), Some(size));
+            }
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::clock::Deadline;
 use super::memfd;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, Flock, FlockArg, OFlag, fcntl};
+use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -72,15 +73,16 @@ pub(crate) fn open(name: &str, writable: bool) -> io::Result<OwnedFd> {
 /// cut it short while it is mapped. One's own processes could, too: see `shm::named`.)
 pub(crate) fn checked_len(fd: impl AsFd) -> io::Result<usize> {
     let invalid = |what: &str| Err(io::Error::new(io::ErrorKind::InvalidData, what.to_owned()));
-    let stat = File::from(fd.as_fd().try_clone_to_owned()?).metadata()?;
-    if !stat.is_file() || fstatfs(&fd)?.filesystem_type() != TMPFS_MAGIC {
+    let stat = fstat(&fd)?;
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    if kind != SFlag::S_IFREG || fstatfs(&fd)?.filesystem_type() != TMPFS_MAGIC {
         return invalid("it is no shared memory");
     }
-    if stat.uid() != nix::unistd::geteuid().as_raw() {
-        return invalid(&format!("it belongs to user {}, not to this one", stat.uid()));
+    if stat.st_uid != nix::unistd::geteuid().as_raw() {
+        return invalid(&format!("it belongs to user {}, not to this one", stat.st_uid));
     }
-    let allocated = stat.blocks().saturating_mul(512);
-    usize::try_from(stat.len().min(allocated)).or_else(|_| invalid("it is larger than memory"))
+    let allocated = stat.st_blocks.saturating_mul(512);
+    usize::try_from(stat.st_size.min(allocated)).or_else(|_| invalid("it is larger than memory"))
 }
 
 /// Whether the descriptor can be written to.
@@ -98,9 +100,9 @@ pub(crate) fn unlink_if(fd: impl AsFd, name: &str, may: impl FnOnce() -> bool) -
     // A file description of its own: the lock belongs to that, and others may share the caller's.
     let own = OwnedFd::from(File::open(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))?);
     let lock = locked(own)?;
-    let file = File::from(lock.try_clone()?).metadata()?;
+    let file = fstat(&*lock)?;
     let same = match std::fs::symlink_metadata(path(name)) {
-        Ok(named) => (named.dev(), named.ino()) == (file.dev(), file.ino()),
+        Ok(named) => (named.dev(), named.ino()) == (file.st_dev, file.st_ino),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => return Err(error),
     };

@@ -5,4 +5,5 @@ pub(crate) mod control;
 pub(crate) mod handles;
 pub(crate) mod parent_link;
 mod sharing;
+pub(crate) mod travel;
 pub(crate) mod worker_link;
