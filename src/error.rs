@@ -59,6 +59,10 @@ pub(crate) enum Kind {
     Os,
     OwnerDied,
     Broken,
+    EndOfFile,
+    Disconnected,
+    Authentication,
+    TooLarge,
 }
 
 /// Whether the work behind an error may have run.
@@ -166,7 +170,8 @@ impl Error {
         matches!(self.0.kind, Kind::Panicked(_))
     }
 
-    /// Whether the pool was closed or terminated.
+    /// Whether the pool was closed or terminated, the queue was closed or shut down, or the reading
+    /// end of the pipe is gone.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         matches!(self.0.kind, Kind::Closed)
@@ -230,6 +235,33 @@ impl Error {
         matches!(self.0.kind, Kind::Broken)
     }
 
+    /// Whether the peer has closed its end, or died, and everything that it sent has been read:
+    /// Python's `EOFError`.
+    #[must_use]
+    pub fn is_end_of_file(&self) -> bool {
+        matches!(self.0.kind, Kind::EndOfFile)
+    }
+
+    /// Whether the process that was to answer is gone: the server of a manager, or the other side of
+    /// a connection in the middle of a message.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self.0.kind, Kind::Disconnected)
+    }
+
+    /// Whether the peer of a connection did not prove that it has the same key, is not who it should
+    /// be, or is of another program.
+    #[must_use]
+    pub fn is_authentication(&self) -> bool {
+        matches!(self.0.kind, Kind::Authentication)
+    }
+
+    /// Whether a message was larger than the maximum that the call, or the transport, allows.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        matches!(self.0.kind, Kind::TooLarge)
+    }
+
     /// What the panic said, if it was one.
     #[must_use]
     pub fn panic(&self) -> Option<&PanicInfo> {
@@ -261,16 +293,23 @@ impl Error {
     #[must_use]
     pub fn execution(&self) -> Execution {
         match self.0.kind {
-            Kind::InvalidInput | Kind::Closed | Kind::Start | Kind::OutOfMemory | Kind::Os => {
-                Execution::NotStarted
-            }
+            Kind::InvalidInput
+            | Kind::Closed
+            | Kind::Start
+            | Kind::OutOfMemory
+            | Kind::Os
+            | Kind::EndOfFile
+            | Kind::Authentication
+            | Kind::TooLarge => Execution::NotStarted,
             Kind::Cancelled(execution)
             | Kind::Timeout(execution)
             | Kind::Encode(execution)
             | Kind::Decode(execution) => execution,
-            Kind::WorkerDied(..) | Kind::Exited(_) | Kind::OwnerDied | Kind::Broken => {
-                Execution::Unknown
-            }
+            Kind::WorkerDied(..)
+            | Kind::Exited(_)
+            | Kind::OwnerDied
+            | Kind::Broken
+            | Kind::Disconnected => Execution::Unknown,
             Kind::Panicked(_) => Execution::Failed,
         }
     }
