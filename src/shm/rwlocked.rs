@@ -1,23 +1,20 @@
 //! Plain data in shared memory behind a readers-writer lock: as `locked`, with the protocol of
 //! `rwlock`.
 
-use super::lock::Taken;
-use super::locked::{check_process, elements, object_len, shape};
+use super::holder::{Holder, Outcome, Tried, with_news};
+use super::locked::{elements, object_len, shape};
 use super::memory::{BODY, Kind, Memory};
 use super::object::Object;
 use super::rwlock::Words;
 use super::seats::{Seats, TABLE};
 use super::{lock, owner};
-use crate::owner_died::{Dead, OwnerDied};
+use crate::owner_died::Dead;
 use crate::sys::clock::Deadline;
-use crate::sys::fork;
 use bytemuck::Pod;
 use std::io;
-use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 const WRITER: usize = BODY;
@@ -50,11 +47,6 @@ impl<T> std::fmt::Debug for RwLocked<T> {
         f.debug_struct("RwLocked").field("len", &self.len).finish_non_exhaustive()
     }
 }
-
-/// What a lock operation gives: the guard, perhaps with the news.
-pub(crate) type Outcome<G> = Result<G, OwnerDied<G>>;
-/// What a try or a timed wait gives.
-pub(crate) type Tried<G> = Result<Option<G>, OwnerDied<G>>;
 
 impl<T: Pod> RwLocked<T> {
     /// Makes an object with `len` elements of zero bytes.
@@ -130,20 +122,11 @@ impl<T: Pod> RwLocked<T> {
     }
 
     fn reading(&self, seat: u32) -> Reading<'_, T> {
-        let generation = fork::known_generation();
-        Reading { locked: self, seat, me: owner::me_of::<T>(), generation, not_send: PhantomData }
+        Reading { locked: self, seat, holder: Holder::new(owner::me_of::<T>()) }
     }
 
     fn writing(&self, me: u64) -> Writing<'_, T> {
-        let (generation, panicking) = (fork::known_generation(), thread::panicking());
-        Writing { locked: self, me, generation, panicking, not_send: PhantomData }
-    }
-}
-
-fn with_news<G>(guard: G, taken: Taken) -> Outcome<G> {
-    match taken {
-        None => Ok(guard),
-        Some(dead) => Err(OwnerDied::new(guard, dead)),
+        Writing { locked: self, holder: Holder::new(me) }
     }
 }
 
@@ -151,9 +134,7 @@ fn with_news<G>(guard: G, taken: Taken) -> Outcome<G> {
 pub(crate) struct Reading<'a, T: Pod> {
     locked: &'a RwLocked<T>,
     seat: u32,
-    me: u64,
-    generation: u32,
-    not_send: PhantomData<*const ()>,
+    holder: Holder<T>,
 }
 
 // SAFETY: a shared guard gives out `&[T]` only, and `T: Pod` has no interior mutability.
@@ -164,7 +145,7 @@ impl<T: Pod> Deref for Reading<'_, T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        check_process(self.generation);
+        self.holder.check_process();
         // SAFETY: `elements` checked that `len` elements are inside the mapping and aligned;
         // `locked` keeps it mapped. While the seat is held no writer gets the lock.
         unsafe { std::slice::from_raw_parts(self.locked.data.as_ptr(), self.locked.len) }
@@ -173,7 +154,7 @@ impl<T: Pod> Deref for Reading<'_, T> {
 
 impl<T: Pod> Drop for Reading<'_, T> {
     fn drop(&mut self) {
-        if self.me == owner::me_of::<T>() {
+        if self.holder.is_me() {
             self.locked.words().stop_reading(self.seat);
         }
     }
@@ -182,10 +163,7 @@ impl<T: Pod> Drop for Reading<'_, T> {
 /// The lock is held for writing.
 pub(crate) struct Writing<'a, T: Pod> {
     locked: &'a RwLocked<T>,
-    me: u64,
-    generation: u32,
-    panicking: bool,
-    not_send: PhantomData<*const ()>,
+    holder: Holder<T>,
 }
 
 // SAFETY: as for `Reading`.
@@ -196,7 +174,7 @@ impl<T: Pod> Deref for Writing<'_, T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        check_process(self.generation);
+        self.holder.check_process();
         // SAFETY: inside the mapping and aligned, as in `Reading`; the lock is held for writing,
         // so the only references are those through this guard.
         unsafe { std::slice::from_raw_parts(self.locked.data.as_ptr(), self.locked.len) }
@@ -206,7 +184,7 @@ impl<T: Pod> Deref for Writing<'_, T> {
 impl<T: Pod> DerefMut for Writing<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
-        check_process(self.generation);
+        self.holder.check_process();
         // SAFETY: as in `deref`; `&mut self` excludes other references through this guard.
         unsafe { std::slice::from_raw_parts_mut(self.locked.data.as_ptr(), self.locked.len) }
     }
@@ -214,11 +192,11 @@ impl<T: Pod> DerefMut for Writing<'_, T> {
 
 impl<T: Pod> Drop for Writing<'_, T> {
     fn drop(&mut self) {
-        if self.me != owner::me_of::<T>() {
+        if !self.holder.is_me() {
             return;
         }
-        let panicked = !self.panicking && thread::panicking();
-        let suspect = panicked.then(|| Dead { panicked: true, ..owner::named(self.me) });
-        self.locked.words().stop_writing(self.me, suspect);
+        let (me, panicked) = (self.holder.name(), self.holder.panicked());
+        let suspect = panicked.then(|| Dead { panicked: true, ..owner::named(me) });
+        self.locked.words().stop_writing(me, suspect);
     }
 }
