@@ -9,9 +9,9 @@ use std::time::Duration;
 ///
 /// [`get`](Self::get), [`set`](Self::set) and [`update`](Self::update) take the lock for a moment;
 /// [`lock`](Self::lock) keeps it as long as the guard lives. So it is a [`Mutex`] with these three,
-/// and a [`Condition`](crate::Condition) can be waited for with its guard, too. For a single number,
-/// and for a `bool`, which is no plain data, [`AtomicValue`](super::AtomicValue) does the same
-/// without a lock.
+/// and a [`Condition`](crate::Condition) can be waited for with its guard, too. For a single
+/// number, and for a `bool`, which is no plain data, [`AtomicValue`](super::AtomicValue) does the
+/// same without a lock.
 ///
 /// If a process dies while it holds the lock, the next one that takes it is told once: `lock` by
 /// [`OwnerDied`], which carries the guard; the others by an error for which

@@ -35,8 +35,8 @@ pub(crate) const DATA: usize = 128;
 
 /// `len` elements of `T` behind a lock.
 ///
-/// `Locked<()>` is a lock without data, which belongs to a thread; with data it belongs to a process
-/// ([`owner::me_of`]). Types that hold a user's `T` refuse one without a size
+/// `Locked<()>` is a lock without data, which belongs to a thread; with data it belongs to a
+/// process ([`owner::me_of`]). Types that hold a user's `T` refuse one without a size
 /// ([`element_size`](super::element_size)), so that nobody gets the other kind by accident.
 pub(crate) struct Locked<T> {
     memory: Memory,

@@ -268,7 +268,7 @@ fn age(next: u32, ticket: u32) -> u32 {
 #[derive(Clone)]
 pub struct Condition(Memory);
 
-travels!([] Condition, it => it.0.object(), object => Memory::open(object, KIND, 0, LEN).map(Condition));
+travels!([] Condition, it => it.0.object(), object => Memory::open(object, KIND, 0, LEN).map(Self));
 
 impl Condition {
     /// Makes a condition.

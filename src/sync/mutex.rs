@@ -18,8 +18,8 @@ const KIND: Kind = Kind::new("multiproc-mutex");
 /// As [`Lock`](super::Lock), with a value that only the guard reaches. `T` is plain data
 /// ([`bytemuck::Pod`], which can be derived): numbers, arrays of them, and structures of them
 /// without padding. The news of an owner's death means here that the value may be half changed. The
-/// owner is the process: a guard that a thread leaks ([`std::mem::forget`]) keeps the lock until the
-/// process ends, as another thread may still have a reference to the value. A
+/// owner is the process: a guard that a thread leaks ([`std::mem::forget`]) keeps the lock until
+/// the process ends, as another thread may still have a reference to the value. A
 /// [`Value`](crate::Value) is the same with `get`, `set` and `update`.
 ///
 /// ```
@@ -45,9 +45,9 @@ const KIND: Kind = Kind::new("multiproc-mutex");
 ///
 /// # Limit
 /// A forked child shares the value, and does not hold the lock: a guard that was taken before the
-/// fork panics there. But a `&mut T` that was *leaked* from a guard and kept in a `static` is in both
-/// processes after a fork; if both write through it, they change the value under each other's eyes.
-/// It stays some value of `T`. Do not leak guards in programs that fork.
+/// fork panics there. But a `&mut T` that was *leaked* from a guard and kept in a `static` is in
+/// both processes after a fork; if both write through it, they change the value under each other's
+/// eyes. It stays some value of `T`. Do not leak guards in programs that fork.
 ///
 /// What holds a pointer is refused by the compiler:
 ///

@@ -37,7 +37,7 @@ const KIND: Kind = Kind::new("multiproc-rlock");
 #[derive(Clone)]
 pub struct RLock(Locked<()>);
 
-travels!([] RLock, lock => lock.0.memory().object(), object => Locked::open(object, KIND).map(RLock));
+travels!([] RLock, it => it.0.memory().object(), object => Locked::open(object, KIND).map(Self));
 
 impl RLock {
     /// Makes a lock that nobody has.

@@ -345,7 +345,9 @@ impl fmt::Debug for Permit<'_> {
 
 macro_rules! semaphore {
     ($type:ident, $kind:expr) => {
-        travels!([] $type, it => it.0.memory.object(), object => Inner::open(object, $kind).map($type));
+        travels!(
+            [] $type, it => it.0.memory.object(), object => Inner::open(object, $kind).map(Self)
+        );
 
         impl $type {
             /// Waits for a permit.
