@@ -1,6 +1,5 @@
 //! What a guard remembers of whoever took the lock.
 
-use super::lock::Taken;
 use super::owner;
 use crate::owner_died::OwnerDied;
 use crate::sys::fork;
@@ -61,13 +60,4 @@ impl<T> Holder<T> {
 #[cold]
 fn not_the_owner() -> ! {
     panic!("this guard was taken before a fork: the lock belongs to the parent; lock it again here")
-}
-
-/// The guard, with the news of how the lock was found.
-#[inline]
-pub(super) fn with_news<G>(guard: G, taken: Taken) -> Outcome<G> {
-    match taken {
-        None => Ok(guard),
-        Some(dead) => Err(OwnerDied::new(guard, dead)),
-    }
 }

@@ -5,7 +5,7 @@
 //!
 //! - [`Locked::create`] and [`Locked::open`] make a handle of `len` elements of type `T`;
 //! - [`Locked::lock`], [`Locked::try_lock`] and [`Locked::lock_timeout`] give a [`Held`], which
-//!   derefs to `[T]`, or the same inside [`OwnerDied`](crate::OwnerDied);
+//!   derefs to `[T]`, or the same inside [`OwnerDied`];
 //! - [`Locked::memory`] is for the object (to send it) and for the words `SPARE..DATA`, which
 //!   belong to the kind.
 //!
@@ -13,11 +13,12 @@
 //! threads are: one that writes to it without the lock changes values under the holder's eyes. It
 //! cannot lead anybody outside the memory: the length is private, and any bytes are a valid `T`.
 
-use super::holder::{Holder, Outcome, Tried, with_news};
+use super::holder::{Holder, Outcome, Tried};
 use super::lock::{self, Taken};
 use super::memory::{BODY, Kind, Memory};
 use super::object::Object;
 use super::owner;
+use crate::owner_died::OwnerDied;
 use crate::sys::clock::Deadline;
 use bytemuck::Pod;
 use std::io;
@@ -160,7 +161,7 @@ impl<T: Pod> Locked<T> {
 
     #[inline]
     fn held(&self, me: u64, taken: Taken) -> Outcome<Held<'_, T>> {
-        with_news(Held { locked: self, holder: Holder::new(me) }, taken)
+        OwnerDied::told(Held { locked: self, holder: Holder::new(me) }, taken)
     }
 }
 

@@ -1,14 +1,14 @@
 //! Plain data in shared memory behind a readers-writer lock: as `locked`, with the protocol of
 //! `rwlock`.
 
-use super::holder::{Holder, Outcome, Tried, with_news};
+use super::holder::{Holder, Outcome, Tried};
 use super::locked::{elements, object_len, shape};
 use super::memory::{BODY, Kind, Memory};
 use super::object::Object;
 use super::rwlock::Words;
 use super::seats::{Seats, TABLE};
 use super::{lock, owner};
-use crate::owner_died::Dead;
+use crate::owner_died::{Dead, OwnerDied};
 use crate::sys::clock::Deadline;
 use bytemuck::Pod;
 use std::io;
@@ -80,7 +80,7 @@ impl<T: Pod> RwLocked<T> {
         loop {
             let read = self.words().read(owner::me_of::<T>(), Deadline::NEVER, owner::is_dead);
             if let Some((seat, taken)) = read {
-                return with_news(self.reading(seat), taken);
+                return OwnerDied::told(self.reading(seat), taken);
             }
         }
     }
@@ -91,7 +91,7 @@ impl<T: Pod> RwLocked<T> {
             Duration::ZERO => self.words().try_read(owner::me_of::<T>()),
             _ => self.words().read(owner::me_of::<T>(), Deadline::after(timeout), owner::is_dead),
         };
-        let read = read.map(|(seat, taken)| with_news(self.reading(seat), taken));
+        let read = read.map(|(seat, taken)| OwnerDied::told(self.reading(seat), taken));
         read.transpose()
     }
 
@@ -100,7 +100,7 @@ impl<T: Pod> RwLocked<T> {
         loop {
             let me = owner::me_of::<T>();
             if let Some(taken) = self.words().write(me, Deadline::NEVER, owner::is_dead) {
-                return with_news(self.writing(me), taken);
+                return OwnerDied::told(self.writing(me), taken);
             }
         }
     }
@@ -112,7 +112,7 @@ impl<T: Pod> RwLocked<T> {
             Duration::ZERO => self.words().try_write(me),
             _ => self.words().write(me, Deadline::after(timeout), owner::is_dead),
         };
-        let written = taken.map(|taken| with_news(self.writing(me), taken));
+        let written = taken.map(|taken| OwnerDied::told(self.writing(me), taken));
         written.transpose()
     }
 

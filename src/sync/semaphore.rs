@@ -271,8 +271,7 @@ impl Inner {
         };
         let first = if deadline.passed() { Look::Close } else { Look::Quick };
         match words.acquire(me, Some(place), deadline, first, owner::is_dead) {
-            Some((Some(place), None)) => Ok(Some(self.guard(place))),
-            Some((Some(place), Some(dead))) => Err(OwnerDied::new(self.guard(place), dead)),
+            Some((Some(place), news)) => OwnerDied::told(self.guard(place), news).map(Some),
             _ => Ok(None),
         }
     }
