@@ -253,8 +253,8 @@ fn age(next: u32, ticket: u32) -> u32 {
 ///
 /// Notifications go to those who have waited longest, one for each. A waiter that was killed before
 /// it had the lock again eats none: another one that waited then gets it within some tens of
-/// milliseconds. A waiter looks for 20 us, then sleeps; a notification wakes exactly the waiters that
-/// it is for, and looks at all seats that were ever taken at the same time.
+/// milliseconds. A waiter looks for 20 us, then sleeps; a notification wakes exactly the waiters
+/// that it is for, and looks at all seats that were ever taken at the same time.
 ///
 /// ```
 /// use multiproc::{Condition, Mutex, Process};

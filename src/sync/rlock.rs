@@ -176,7 +176,8 @@ impl RLock {
         self.0.is_locked()
     }
 
-    /// Waits for the lock, without a guard: [`release`](RLock::release) gives it back.
+    /// Waits for the lock, without a guard: the caller has it until [`release`](RLock::release).
+    /// With a guard, it is [`lock`](RLock::lock).
     ///
     /// # Errors
     /// [`is_owner_died`](Error::is_owner_died) if the last owner died or panicked while it had the
