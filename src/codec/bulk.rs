@@ -78,7 +78,9 @@ pub(super) fn len<T: 'static>(value: &T) -> Option<usize> {
 pub(super) fn take<T: 'static>(reader: &mut Reader<'_>) -> Option<Option<T>> {
     let mut value: Option<T> = None;
     for_each_number!(N => {
-        if is::<T, N>() && let Some(slot) = (&mut value as &mut dyn Any).downcast_mut::<Option<N>>() {
+        if is::<T, N>()
+            && let Some(slot) = (&mut value as &mut dyn Any).downcast_mut::<Option<N>>()
+        {
             *slot = reader.take(size_of::<N>()).map(bytemuck::pod_read_unaligned);
             return Some(value);
         }

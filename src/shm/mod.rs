@@ -9,6 +9,7 @@ pub(crate) mod board;
 pub(crate) mod bytes;
 pub(crate) mod claim;
 pub(crate) mod frozen;
+mod holder;
 pub(crate) mod lend;
 pub(crate) mod list;
 pub(crate) mod lock;
