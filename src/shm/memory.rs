@@ -60,12 +60,32 @@ impl Memory {
     /// what the kind wants them to.
     pub(crate) fn create(kind: Kind, shape: u64, count: u64, len: usize) -> io::Result<Self> {
         let object = Object::create(kind.name, len.max(BODY), Access::Shared)?;
-        let segment = object.map(Access::Shared, len.max(BODY))?;
+        object.map(Access::Shared, len.max(BODY))?;
+        Self::label(&object, kind, shape, count)?;
+        Self::open(object, kind, shape, len)
+    }
+
+    /// As [`create`](Self::create), of an object that can become longer; this is its first part.
+    pub(crate) fn create_growing(
+        kind: Kind,
+        shape: u64,
+        count: u64,
+        len: usize,
+    ) -> io::Result<Self> {
+        let object = Object::create_growing(kind.name, len)?;
+        object.map(Access::Shared, len)?;
+        Self::label(&object, kind, shape, count)?;
+        Self::open_first(object, kind, shape, len)
+    }
+
+    /// Writes what opening compares.
+    fn label(object: &Object, kind: Kind, shape: u64, count: u64) -> io::Result<()> {
+        let segment = object.map(Access::Shared, BODY)?;
         // Relaxed: nobody else has the object yet; the message that carries it there orders.
         segment.word64(SHAPE).store(shape, Ordering::Relaxed);
         segment.word64(COUNT).store(count, Ordering::Relaxed);
         segment.word64(KIND).store(kind.tag(), Ordering::Relaxed);
-        Self::open(object, kind, shape, len)
+        Ok(())
     }
 
     /// The memory of an object that was received, of `least` bytes or more: as far as the words of
@@ -79,7 +99,23 @@ impl Memory {
         shape: u64,
         least: usize,
     ) -> io::Result<Self> {
-        let segment = object.map_whole(Access::Shared, least.max(BODY))?;
+        object.map_whole(Access::Shared, least.max(BODY))?;
+        Self::opened(object, kind, shape)
+    }
+
+    /// As [`open`](Self::open), of the first `len` bytes only: the rest is mapped elsewhere.
+    pub(crate) fn open_first(
+        object: Arc<Object>,
+        kind: Kind,
+        shape: u64,
+        len: usize,
+    ) -> io::Result<Self> {
+        object.map(Access::Shared, len.max(BODY))?;
+        Self::opened(object, kind, shape)
+    }
+
+    fn opened(object: Arc<Object>, kind: Kind, shape: u64) -> io::Result<Self> {
+        let segment = object.map(Access::Shared, BODY)?;
         // Relaxed: written before the object was sent.
         let word = |at| segment.word64(at).load(Ordering::Relaxed);
         if word(KIND) != kind.tag() || word(SHAPE) != shape {

@@ -65,6 +65,13 @@ impl Object {
         Ok(Arc::new(object))
     }
 
+    /// Makes an object that can grow, but not shrink, whose first `len` bytes, all zero, are really
+    /// there.
+    pub(crate) fn create_growing(name: &str, len: usize) -> io::Result<Arc<Self>> {
+        room::check_addresses(len)?;
+        Ok(Arc::new(Self::received(memfd::create_growable(name, len, None)?)))
+    }
+
     /// An object whose descriptor came from elsewhere; it is checked when it is mapped.
     pub(crate) fn received(fd: OwnedFd) -> Self {
         Self {

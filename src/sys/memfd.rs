@@ -86,14 +86,29 @@ pub(crate) fn reserve(fd: impl AsFd, at: usize, len: usize) -> io::Result<()> {
         let step = STEP.min(end - done);
         let result = room::check(end - done).and_then(|()| reserve_range(&fd, done, step));
         if let Err(error) = result {
-            let give_back =
-                FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            let _ = fallocate(&fd, give_back, at as i64, len as i64);
+            give_back(&fd, at, len);
             return Err(error);
         }
         done += step;
     }
     Ok(())
+}
+
+/// Gives the memory of a part of the file back to the kernel; its length stays. Whoever reads
+/// there later finds zeros.
+pub(crate) fn give_back(fd: impl AsFd, at: usize, len: usize) {
+    let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    if let (Ok(at), Ok(len)) = (i64::try_from(at), i64::try_from(len)) {
+        // If the kernel refuses, the memory stays where it is: nothing depends on it.
+        let _ = fallocate(&fd, punch, at, len);
+    }
+}
+
+/// How long the file is, and how many bytes of it have memory.
+pub(crate) fn extent(fd: impl AsFd) -> io::Result<(u64, u64)> {
+    let stat = fstat(&fd)?;
+    let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
+    Ok((unsigned(stat.st_size), unsigned(stat.st_blocks).saturating_mul(512)))
 }
 
 fn reserve_range(fd: impl AsFd, at: usize, len: usize) -> io::Result<()> {
