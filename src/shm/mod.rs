@@ -25,6 +25,7 @@ pub(crate) mod park;
 pub(crate) mod racy;
 pub(crate) mod raw;
 pub(crate) mod results;
+pub(crate) mod ring;
 pub(crate) mod rwlock;
 pub(crate) mod rwlocked;
 pub(crate) mod seats;

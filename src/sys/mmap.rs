@@ -62,12 +62,11 @@ impl Mapping {
         Self::placed(fd, len, inherit, Placement::PLAIN)
     }
 
-    /// Maps `len` bytes of `fd` from byte `at` on, a multiple of the page size, for reading and
-    /// writing.
-    pub(crate) fn part(fd: impl AsFd, at: usize, len: usize, inherit: Inherit) -> io::Result<Self> {
+    /// Maps `len` bytes from byte `at` on, a multiple of the page size, for reading and writing.
+    /// Forked children have the mapping, too.
+    pub(crate) fn part(fd: impl AsFd, at: usize, len: usize) -> io::Result<Self> {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        let at = libc::off_t::try_from(at).map_err(|_| Errno::EOVERFLOW)?;
-        Self::new(fd, at, len, protection, MapFlags::MAP_SHARED, inherit, 1)
+        Self::new(fd, at, len, protection, MapFlags::MAP_SHARED, Inherit::Yes, 1)
     }
 
     /// As [`read_write`](Self::read_write), at a place of this kind.
@@ -172,10 +171,9 @@ impl Mapping {
         unsafe { msync(self.start.cast(), self.len, MsFlags::MS_ASYNC) }.is_ok()
     }
 
-    /// `at` is where in the file it begins; 0 if it is to be aligned to more than a page.
     fn new(
         fd: impl AsFd,
-        at: libc::off_t,
+        at: usize,
         len: usize,
         protection: ProtFlags,
         sharing: MapFlags,
@@ -185,6 +183,7 @@ impl Mapping {
         let size = NonZeroUsize::new(len)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a mapping of 0 bytes"))?;
         let start = if align <= page_size() {
+            let at = libc::off_t::try_from(at).map_err(|_| Errno::EINVAL)?;
             // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing.
             unsafe { mmap(None, size, protection, sharing, fd, at) }?.cast()
         } else {

@@ -34,6 +34,8 @@ const PUT: u64 = 280;
 const TAKEN: u64 = 288;
 const LOST: u64 = 296;
 const DEATHS: u64 = 304;
+/// What tells stores of different items apart.
+const SHAPE: u64 = 312;
 const BLOCKS: Blocks = Blocks(320);
 const JOURNAL_AT: u64 = 1024;
 const _: () = assert!(320 + blocks::WORDS <= JOURNAL_AT && JOURNAL_AT + JOURNAL <= 1 << 14);
@@ -155,7 +157,8 @@ impl Drop for Locked<'_> {
 impl Store {
     /// Makes an empty store; `capacity` 0 is no limit.
     pub(crate) fn create(kind: Kind, shape: u64, capacity: u64) -> io::Result<Self> {
-        let store = Self { space: Growing::create(kind, shape, capacity)?, capacity };
+        let store = Self { space: Growing::create(kind, capacity)?, capacity };
+        store.space.set(SHAPE, shape)?;
         let mut change = Change::begin(&store.space, JOURNAL_AT)?;
         BLOCKS.init(&mut change)?;
         change.keep()?;
@@ -164,7 +167,10 @@ impl Store {
 
     /// The store in an object that was received.
     pub(crate) fn open(object: Arc<Object>, kind: Kind, shape: u64) -> io::Result<Self> {
-        let space = Growing::open(object, kind, shape)?;
+        let space = Growing::open(object, kind)?;
+        if space.get(SHAPE)? != shape {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a queue of other items"));
+        }
         let capacity = space.first().count();
         Ok(Self { space, capacity })
     }
