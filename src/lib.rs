@@ -21,7 +21,9 @@ pub mod sync;
 mod sys;
 mod wire;
 
-pub use channel::{Items, LifoQueue, PriorityQueue, QueueStats, Shutdown};
+pub use channel::{
+    Items, JoinableQueue, LifoQueue, PriorityQueue, Queue, QueueStats, Shutdown, SimpleQueue,
+};
 pub use codec::{Arguments, Data};
 pub use entry::{Fallible, Function, TaskInfo, init, tasks};
 pub use error::{Error, Execution, PanicInfo, Result};

@@ -80,6 +80,35 @@ impl<T: Data, D: Discipline<T>> Stored<T, D> {
         }
     }
 
+    /// Puts an item, which has been encoded.
+    fn put_bytes(&self, new: &T, bytes: [&[u8]; 2], deadline: Deadline) -> Result<bool> {
+        // The answers of this item to the others, by their numbers.
+        let mut known = HashMap::new();
+        if !deadline.passed() {
+            self.look(|| !self.is_full());
+        }
+        let mut nap = Nap::new(deadline);
+        loop {
+            let over = nap.is_over();
+            let answers = |number: u64| known.get(&number).copied();
+            let rule = match D::COMPARE {
+                Some(_) => Rule::Sorted(&answers),
+                None => Rule::Front,
+            };
+            let outcome = self.store.put(bytes, rule, !over, deadline);
+            match outcome.map_err(|error| line::trouble("the item was not put", error))? {
+                Outcome::Done(()) => return Ok(true),
+                Outcome::Closed => return Err(line::closed(NO_PUT)),
+                Outcome::Compare(other) => {
+                    let order = D::COMPARE.map(|order| compare(new, &other, order));
+                    known.insert(other.number, order.unwrap_or(Ordering::Less));
+                }
+                outcome if self.wait(&outcome, Side::Putters, &mut nap, over) => {}
+                _ => return Ok(false),
+            }
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.store.capacity() != 0 && self.store.len() >= self.store.capacity()
     }
@@ -96,38 +125,13 @@ fn compare<T: Data>(new: &T, other: &Item, order: fn(&T, &T) -> Ordering) -> Ord
 
 impl<T: Data, D: Discipline<T>> Line<T> for Stored<T, D> {
     fn put_until(&self, new: &T, deadline: Deadline) -> Result<bool> {
-        let (bytes, carried) = item::encode(new)?;
-        if !carried.is_empty() {
-            return Err(item::not_encoded(
+        item::encoded(new, |bytes, carried| match carried.is_empty() {
+            true => self.put_bytes(new, bytes, deadline),
+            false => Err(item::not_encoded(
                 "it names a shared object, whose descriptor can only travel through queues that \
                  are first in, first out: use `Queue`",
-            ));
-        }
-        // The answers of this item to the others, by their numbers.
-        let mut known = HashMap::new();
-        if !deadline.passed() {
-            self.look(|| !self.is_full());
-        }
-        let mut nap = Nap::new(deadline);
-        loop {
-            let over = nap.is_over();
-            let answers = |number: u64| known.get(&number).copied();
-            let rule = match D::COMPARE {
-                Some(_) => Rule::Sorted(&answers),
-                None => Rule::Front,
-            };
-            let outcome = self.store.put(&bytes, rule, !over, deadline);
-            match outcome.map_err(|error| line::trouble("the item was not put", error))? {
-                Outcome::Done(()) => return Ok(true),
-                Outcome::Closed => return Err(line::closed(NO_PUT)),
-                Outcome::Compare(other) => {
-                    let order = D::COMPARE.map(|order| compare(new, &other, order));
-                    known.insert(other.number, order.unwrap_or(Ordering::Less));
-                }
-                outcome if self.wait(&outcome, Side::Putters, &mut nap, over) => {}
-                _ => return Ok(false),
-            }
-        }
+            )),
+        })
     }
 
     fn get_until(&self, deadline: Deadline) -> Result<Option<T>> {

@@ -248,10 +248,10 @@ impl Store {
         Ok(Some(locked))
     }
 
-    /// Puts an item, if there is room; if not, and `wait` says so, gets ready to wait for some.
+    /// Puts an item, whose bytes are two parts, if there is room; if not, and `wait` says so, gets ready to wait for some.
     pub(crate) fn put(
         &self,
-        bytes: &[u8],
+        bytes: [&[u8]; 2],
         rule: Rule<'_>,
         wait: bool,
         deadline: Deadline,
@@ -294,12 +294,15 @@ impl Store {
         &self,
         change: &mut Change<'_, Growing>,
         number: u64,
-        bytes: &[u8],
+        bytes: [&[u8]; 2],
     ) -> io::Result<Place> {
-        let new = BLOCKS.take(change, HEADER.saturating_add(bytes.len() as u64))?;
+        let [first, second] = bytes.map(|part| part.len() as u64);
+        let len = first.saturating_add(second);
+        let new = BLOCKS.take(change, HEADER.saturating_add(len))?;
         self.space.set(new.body(NUMBER), number)?;
-        self.space.set(new.body(ITEM_LEN), bytes.len() as u64)?;
-        self.space.copy_in(new.body(HEADER), bytes)?;
+        self.space.set(new.body(ITEM_LEN), len)?;
+        self.space.copy_in(new.body(HEADER), bytes[0])?;
+        self.space.copy_in(new.body(HEADER + first), bytes[1])?;
         Ok(new)
     }
 
@@ -395,7 +398,7 @@ mod tests {
     }
 
     fn put(store: &Store, bytes: &[u8]) {
-        let outcome = store.put(bytes, Rule::Front, false, Deadline::NEVER).expect("put");
+        let outcome = store.put([bytes, &[]], Rule::Front, false, Deadline::NEVER).expect("put");
         assert!(matches!(outcome, Outcome::Done(())), "{outcome:?}");
     }
 
