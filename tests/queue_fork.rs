@@ -44,7 +44,7 @@ fn a_forked_child_has_the_same_queues() {
 }
 
 fn large_items_come_from_a_forked_child() {
-    let (queue, stack) = (Queue::new().unwrap(), LifoQueue::new().unwrap());
+    let (queue, stack) = (Queue::<Vec<u8>>::new().unwrap(), LifoQueue::<Vec<u8>>::new().unwrap());
     let theirs = (queue.clone(), stack.clone());
     let put = move || {
         for len in [0, 100, 1 << 17, 3 << 20] {

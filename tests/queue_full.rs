@@ -46,7 +46,9 @@ fn an_item_that_there_is_no_memory_for_is_an_error_and_the_rest_stays() {
 fn a_process_without_addresses_gets_an_error_and_others_go_on() {
     watchdog();
     let put = |queues: Queues| {
-        limit(libc::RLIMIT_AS, 256 << 20);
+        let pages = std::fs::read_to_string("/proc/self/statm").expect("statm");
+        let pages: u64 = pages.split(' ').next().and_then(|word| word.parse().ok()).expect("pages");
+        limit(libc::RLIMIT_AS, pages * 4096 + (180 << 20));
         let large = vec![1; 100 << 20];
         // The item is there, and a copy of it fits; the window that it would go to does not.
         let error = queues.1.put(&large).expect_err("no addresses");
