@@ -4,11 +4,13 @@
 //! byte, and when; nothing above it needs `unsafe` to use shared memory.
 
 pub(crate) mod atomic;
+pub(crate) mod bell;
 pub(crate) mod block;
 pub(crate) mod board;
 pub(crate) mod bytes;
 pub(crate) mod claim;
 pub(crate) mod frozen;
+pub(crate) mod growing;
 mod holder;
 pub(crate) mod lend;
 pub(crate) mod list;
@@ -29,6 +31,7 @@ pub(crate) mod rwlock;
 pub(crate) mod rwlocked;
 pub(crate) mod seats;
 pub(crate) mod segment;
+pub(crate) mod store;
 pub(crate) mod tasks;
 
 /// The size of an element in bytes. What has no size, or is aligned to more than a page, cannot be

@@ -103,8 +103,11 @@ pub(crate) trait Receiving {
     /// What came under this number; `None` if it is not there any more. All lower numbers are
     /// needed no longer.
     fn mail(&mut self, number: u64) -> Option<Self::Mail>;
-    /// The item is about to be taken.
-    fn taking(&mut self) {}
+    /// The item with this number is about to be taken; it was not, if this is called again or
+    /// nothing comes. An error leaves it where it is.
+    fn taking(&mut self, _number: u64) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Nothing beside the items.
@@ -124,6 +127,8 @@ pub(crate) struct Counts {
     pub(crate) put: u64,
     pub(crate) taken: u64,
     pub(crate) lost: u64,
+    /// Of those that were lost: with consumers that died copying them.
+    pub(crate) lost_in_copy: u64,
     pub(crate) deaths: u64,
 }
 
@@ -566,7 +571,7 @@ impl Ring {
                 mail => mail,
             },
         };
-        receiving.taking();
+        receiving.taking(at.number)?;
         let Some(moved) = ends::advance(self.head(), at.next()) else {
             return Ok(None);
         };
@@ -647,7 +652,7 @@ impl Ring {
         if self.places().are_used() {
             let head = || Position::of(self.head().load(Ordering::Acquire));
             while let Some(lost) = self.places().give_up_of_dead(look, head) {
-                self.memory.word(layout::LOST).fetch_add(lost.into(), Ordering::Relaxed);
+                self.memory.word(layout::LOST_IN_COPY).fetch_add(lost.into(), Ordering::Relaxed);
             }
         }
     }
@@ -710,11 +715,23 @@ impl Ring {
     /// What happened so far.
     pub(crate) fn counts(&self) -> Counts {
         self.look_for_dead(Look::Close);
-        let lost = self.memory.word(layout::LOST).load(Ordering::Relaxed);
+        let count = |at| self.memory.word(at).load(Ordering::Relaxed);
+        let lost_in_copy = count(layout::LOST_IN_COPY);
+        let lost = count(layout::LOST).saturating_add(lost_in_copy);
+        let (head, tail) = self.numbers();
+        let deaths = count(layout::DEATHS);
+        Counts { put: tail, taken: head.saturating_sub(lost), lost, lost_in_copy, deaths }
+    }
+
+    /// The numbers of the next item to be taken and of the next to be put, in this order.
+    pub(crate) fn numbers(&self) -> (u64, u64) {
         let head = Position::of(self.head().load(Ordering::Acquire)).number;
-        let tail = Position::of(self.tail().load(Ordering::Acquire)).number;
-        let deaths = self.memory.word(layout::DEATHS).load(Ordering::Relaxed);
-        Counts { put: tail, taken: head.saturating_sub(lost), lost, deaths }
+        (head, Position::of(self.tail().load(Ordering::Acquire)).number)
+    }
+
+    /// Whether nothing can be taken any more, because the ring was closed at once.
+    pub(crate) fn is_over(&self) -> bool {
+        self.head().load(Ordering::Acquire) & CLOSED != 0
     }
 }
 

@@ -175,7 +175,10 @@ fn threads_lose_nothing_and_double_nothing() {
         all.sort_unstable();
         let put: Vec<_> = (0..3).flat_map(|putter| (0..800).map(move |n| (putter, n))).collect();
         assert_eq!(all, put);
-        assert_eq!(ring.counts(), Counts { put: 2400, taken: 2400, lost: 0, deaths: 0 });
+        assert_eq!(
+            ring.counts(),
+            Counts { put: 2400, taken: 2400, lost: 0, lost_in_copy: 0, deaths: 0 }
+        );
     }
 }
 
@@ -233,7 +236,7 @@ fn the_place_of_a_dead_producer_or_consumer_is_used_again() {
     // One died while it filled a place, one while it copied out of one.
     with_dead_seat(&ring, dead, None);
     with_dead_seat(&ring, dead, Some(77));
-    assert_eq!(ring.counts(), Counts { put: 0, taken: 0, lost: 1, deaths: 0 });
+    assert_eq!(ring.counts(), Counts { put: 0, taken: 0, lost: 1, lost_in_copy: 1, deaths: 0 });
     assert!(memory_of(&ring) < 1 << 20);
     // One died after it gave the place to the ring, and before the tail moved on.
     with_dead_seat(&ring, u64::MAX >> 32, Some(0));
