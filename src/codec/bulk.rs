@@ -106,7 +106,9 @@ impl Header {
 pub(super) fn take<T: 'static>(reader: &mut Reader<'_>) -> Option<Option<T>> {
     let mut value: Option<T> = None;
     for_each_number!(N => {
-        if is::<T, N>() && let Some(slot) = (&mut value as &mut dyn Any).downcast_mut::<Option<N>>() {
+        if is::<T, N>()
+            && let Some(slot) = (&mut value as &mut dyn Any).downcast_mut::<Option<N>>()
+        {
             *slot = reader.take(size_of::<N>()).map(bytemuck::pod_read_unaligned);
             return Some(value);
         }

@@ -11,6 +11,7 @@ pub(crate) mod bytes;
 pub(crate) mod claim;
 pub(crate) mod frozen;
 pub(crate) mod growing;
+mod holder;
 pub(crate) mod lend;
 pub(crate) mod list;
 pub(crate) mod lock;
