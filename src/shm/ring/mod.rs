@@ -277,7 +277,9 @@ impl Ring {
             drop(turn);
             match placed {
                 Ok(moved) => {
-                    place.map(Place::leave);
+                    if let Some(place) = place {
+                        place.leave();
+                    }
                     ends::wake(self.tail(), moved);
                     return Ok(Put::Done { rings: moved.rings() });
                 }
