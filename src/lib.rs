@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 mod codec;
+pub mod connection;
 #[allow(unsafe_code)]
 mod entry;
 mod error;

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// The most descriptors that one message carries.
 pub(crate) const MAX_FDS: usize = 240;
 /// The most that the kernel passes in one message: `SCM_MAX_FD` in <net/scm.h>.
-const SCM_MAX_FD: usize = 253;
+pub(crate) const SCM_MAX_FD: usize = 253;
 
 /// The largest message in bytes; anything larger travels in a memfd beside it.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
