@@ -236,9 +236,9 @@ impl Listener {
                 || pending.iter().any(|pending| pending.grace().passed());
             let ready = self.wait(&pending, is_room, deadline)?;
             let is_knocking = is_room && ready.last() == Some(&true);
-            let found = self.go_on(&mut pending, &ready);
+            let mut found = self.go_on(&mut pending, &ready);
             if found.is_none() && is_knocking {
-                self.let_in(&mut pending)?;
+                found = self.let_in(&mut pending)?;
             }
             // Relaxed: a number that stands for itself.
             self.counts.pending.store(pending.len() as u64, Ordering::Relaxed);
@@ -298,15 +298,21 @@ impl Listener {
         found
     }
 
-    /// Takes those who knock, and hears at once what they have to say.
-    fn let_in(&self, pending: &mut Vec<Pending>) -> Result<()> {
+    /// Takes those who knock, and hears at once what they have to say. Returns one that is accepted:
+    /// a client may be so quick that it has answered by then.
+    fn let_in(&self, pending: &mut Vec<Pending>) -> Result<Option<Accepted>> {
         for _ in 0..AT_ONCE {
             if pending.len() >= self.max_pending && !self.crowd_out(pending, false) {
-                return Ok(());
+                return Ok(None);
             }
             match self.socket.accept() {
-                Ok(None) => return Ok(()),
-                Ok(Some((socket, from))) => self.greet(pending, socket, &from),
+                Ok(None) => return Ok(None),
+                Ok(Some((socket, from))) => {
+                    let found = self.greet(pending, socket, &from);
+                    if found.is_some() {
+                        return Ok(found);
+                    }
+                }
                 Err(error) if is_exhausted(&error) => {
                     if !self.crowd_out(pending, true) {
                         return Err(self.failure("gives no more connections", error));
@@ -321,10 +327,10 @@ impl Listener {
                 Err(error) => return Err(self.failure("gives no more connections", error)),
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn greet(&self, pending: &mut Vec<Pending>, socket: OwnedFd, from: &Place) {
+    fn greet(&self, pending: &mut Vec<Pending>, socket: OwnedFd, from: &Place) -> Option<Accepted> {
         let admission = match from {
             Place::Tcp(_) => Admission::Open,
             Place::Unix(_) => match Credentials::of(&socket) {
@@ -334,10 +340,11 @@ impl Listener {
         };
         let mut new = Pending::new(socket, Address::of(from), admission, self.patience);
         match new.advance(&self.terms) {
-            // Nobody is accepted before having answered.
-            Outcome::Open | Outcome::Accepted => pending.push(new),
+            Outcome::Open => pending.push(new),
+            Outcome::Accepted => return Some(self.accepted(new)),
             Outcome::Refused => count(&self.counts.refused),
         }
+        None
     }
 
     /// Sends one away, because there are too many; false if all have a right to stay.
@@ -357,6 +364,9 @@ impl Listener {
             Listening::Tcp(_) => Family::Tcp,
         };
         let (socket, peer) = pending.into_parts();
+        if family == Family::Tcp {
+            stream::prepare_tcp(&socket);
+        }
         Accepted { socket, family, peer }
     }
 

@@ -99,12 +99,7 @@ impl Listening {
             }
         };
         match accepted {
-            Ok((fd, from)) => {
-                if matches!(self, Self::Tcp(_)) {
-                    prepare_tcp(&fd);
-                }
-                Ok(Some((fd, from)))
-            }
+            Ok(accepted) => Ok(Some(accepted)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
@@ -133,7 +128,7 @@ fn unix_address(address: &unix::SocketAddr) -> io::Result<UnixAddr> {
 }
 
 /// Small messages go at once, and a host that has vanished is noticed within a minute or so.
-fn prepare_tcp(fd: &OwnedFd) {
+pub(crate) fn prepare_tcp(fd: &OwnedFd) {
     // A socket that refuses this is broken already, which its first use tells.
     let _ = setsockopt(fd, sockopt::TcpNoDelay, &true);
     let _ = setsockopt(fd, sockopt::KeepAlive, &true);

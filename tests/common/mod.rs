@@ -6,6 +6,7 @@ pub mod package;
 pub mod processes;
 pub mod sync;
 pub mod temp;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 
