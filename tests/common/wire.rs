@@ -70,7 +70,7 @@ impl Raw {
     }
 
     /// Reads exactly as many bytes.
-    pub fn take(&mut self, count: usize) -> Vec<u8> {
+    pub fn get(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         self.read_exact(&mut bytes).expect("bytes");
         bytes
