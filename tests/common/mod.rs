@@ -4,6 +4,7 @@
 pub mod isolated;
 pub mod package;
 pub mod processes;
+pub mod scribble;
 pub mod sync;
 pub mod temp;
 pub mod wire;
