@@ -392,7 +392,6 @@ fn next_descriptor() -> u64 {
 fn ten_thousand_connections_leave_no_descriptor_behind() {
     const COUNT: u32 = 10_000;
     let listener = Listener::bind(Address::unique().unwrap()).unwrap();
-    let before = descriptors();
     let come = |address: Address| {
         let fds = || std::fs::read_dir("/proc/self/fd").expect("/proc").count();
         let before = fds();
@@ -420,5 +419,4 @@ fn ten_thousand_connections_leave_no_descriptor_behind() {
     }
     assert_eq!(descriptors(), after_start);
     assert_eq!(finish(client), 0);
-    assert!(descriptors() <= before + 1);
 }

@@ -19,6 +19,7 @@ pub(crate) mod mmap;
 pub(crate) mod named;
 pub(crate) mod pidfd;
 pub(crate) mod procfs;
+mod rights;
 pub(crate) mod room;
 pub(crate) mod signal;
 pub(crate) mod socket;
