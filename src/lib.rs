@@ -62,7 +62,7 @@ mod fuzz;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod __fuzz {
-    pub use crate::fuzz::{control, results};
+    pub use crate::fuzz::{control, frames, handshake, results};
 }
 
 /// The examples of the README are tests.

@@ -41,6 +41,8 @@ mod client;
 mod connection;
 pub(crate) mod frame;
 pub(crate) mod framed;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod listener;
 mod path;
 mod pending;
