@@ -99,7 +99,7 @@ fn messages_of_all_sizes_arrive_whole_and_in_order() {
             connection
                 .send_bytes(&connection.recv_bytes(usize::MAX).expect("bytes"))
                 .expect("send");
-            connection.send(&connection.recv().expect("a value")).expect("send");
+            connection.send(connection.recv().expect("a value")).expect("send");
         }
     };
     for address in addresses(&scratch) {
