@@ -473,6 +473,21 @@ fn accept_tells_who_came_last_and_gives_up_in_time() {
 }
 
 #[test]
+fn a_thread_that_accepts_does_not_hold_up_the_timeout_of_another() {
+    watchdog();
+    let listener = Listener::bind(Address::unique().unwrap()).unwrap();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| listener.accept::<u8, u8>().unwrap());
+        let short = Duration::from_millis(1);
+        assert!(listener.accept_timeout::<u8, u8>(short).unwrap_err().is_timeout());
+        assert!(listener.try_accept::<u8, u8>().unwrap().is_none());
+        let client: Connection<u8> = Client::connect(listener.address()).unwrap();
+        client.send(1).unwrap();
+        assert_eq!(first.join().unwrap().recv().unwrap(), 1);
+    });
+}
+
+#[test]
 fn what_would_be_dangerous_has_to_be_asked_for_by_name() {
     watchdog();
     let everywhere: Address = "tcp:0.0.0.0:0".parse().unwrap();

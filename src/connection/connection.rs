@@ -32,8 +32,9 @@ use std::time::Duration;
 /// comes [`is_end_of_file`](Error::is_end_of_file), or [`is_disconnected`](Error::is_disconnected)
 /// if it went in the middle of a message. Sending is [`is_closed`](Error::is_closed) then. Over TCP
 /// the peer's system may tell that the connection was reset, which is
-/// [`is_disconnected`](Error::is_disconnected): messages may be lost. A host that vanishes is noticed
-/// after a minute or two.
+/// [`is_disconnected`](Error::is_disconnected): messages may be lost. When a host vanishes, who waits
+/// to receive notices it after a minute or two, and who sends when the system gives up, which may
+/// take a quarter of an hour.
 ///
 /// # Sending to a peer that does not read
 /// A message that does not fit into the kernel's buffer (some hundred KiB) waits until the peer
