@@ -1,6 +1,6 @@
 //! A chat: a server with a listener, and guests that know nothing but its address and a key. (All
-//! are this program, started anew.) Whatever a guest says goes to everybody; a stranger with a wrong
-//! key hears nothing.
+//! are this program, started anew.) Whatever a guest says goes to everybody; a stranger with a
+//! wrong key hears nothing.
 //!
 //! `cargo run --example chat`
 

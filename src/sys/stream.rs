@@ -283,8 +283,8 @@ pub(crate) fn recv_more(fd: impl AsFd, target: &mut Vec<u8>, most: usize) -> io:
             Ok(0) => return Ok(Came::End),
             Ok(received) => {
                 let received = received.unsigned_abs().min(len);
-                // SAFETY: the kernel has written `received` bytes from the end of the vector on, and
-                // they are inside its capacity, as `len` is.
+                // SAFETY: the kernel has written `received` bytes from the end of the vector on,
+                // and they are inside its capacity, as `len` is.
                 unsafe { target.set_len(target.len() + received) };
                 return Ok(Came::Bytes(received));
             }
