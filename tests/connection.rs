@@ -283,6 +283,27 @@ fn the_end_in_the_middle_of_a_message_is_a_disconnection() {
 }
 
 #[test]
+fn the_messages_can_be_gone_through_until_the_end() {
+    watchdog();
+    let (here, there) = pair::<u8, u8>();
+    for number in 0..5 {
+        there.send(number).unwrap();
+    }
+    there.send_bytes(b"no number").unwrap();
+    let mut raw = Raw::of(&there);
+    drop(there);
+    let came: Vec<_> = here.iter().take(6).map(Result::ok).collect();
+    assert_eq!(came, [Some(0), Some(1), Some(2), Some(3), Some(4), None]);
+    raw.write_all(&header(1, 0, 1)).unwrap();
+    drop(raw);
+    let rest: Vec<_> = here.iter().collect();
+    assert!(matches!(&rest[..], [Err(error)] if error.is_disconnected()), "{rest:?}");
+    let (here, there) = pair::<u8, u8>();
+    drop(there);
+    assert_eq!(here.iter().count(), 0);
+}
+
+#[test]
 fn what_is_no_message_ends_the_connection_and_a_giant_length_takes_no_memory() {
     watchdog();
     let (here, there) = pair::<u8, u8>();

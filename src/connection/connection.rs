@@ -329,6 +329,26 @@ impl<S, R: Data> Connection<S, R> {
     pub fn recv_timeout(&self, timeout: Duration) -> Result<R> {
         self.frame(u64::MAX, Deadline::after(timeout)).and_then(value_of)
     }
+
+    /// The messages, one after the other, until the end of file; a disconnection is the last item.
+    pub fn iter(&self) -> impl Iterator<Item = Result<R>> + '_ {
+        let mut is_over = false;
+        std::iter::from_fn(move || {
+            if is_over {
+                return None;
+            }
+            match self.recv() {
+                Err(error) if error.is_end_of_file() => {
+                    is_over = true;
+                    None
+                }
+                message => {
+                    is_over = message.as_ref().is_err_and(Error::is_disconnected);
+                    Some(message)
+                }
+            }
+        })
+    }
 }
 
 fn not_encoded<S>(error: NotEncoded) -> Error {
