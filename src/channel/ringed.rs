@@ -5,7 +5,7 @@ use super::item;
 use super::line::{self, Line, NO_GET, NO_PUT, QueueStats, Shutdown};
 use crate::shm::memory::Kind;
 use crate::shm::object::Object;
-use crate::shm::ring::{Got, Put, Receiving, Ring, Room, SPARE, Sending};
+use crate::shm::ring::{Got, Next, Put, Receiving, Ring, Room, SPARE, Sending};
 use crate::sys::clock::Deadline;
 use crate::wire::handles::{Carried, Received};
 use crate::wire::post::{Incoming, Outgoing, Post};
@@ -93,7 +93,7 @@ impl<T: Data> Ringed<T> {
                 item::decode(taken.bytes.as_slice(), taken.mail.unwrap_or_default()).map(Some)
             }
             Got::Empty => Ok(None),
-            Got::Closed => Err(line::closed(NO_GET)),
+            Got::Closed | Got::Over => Err(line::closed(NO_GET)),
         }
     }
 
@@ -117,7 +117,7 @@ impl<T: Data> Ringed<T> {
                 Ok(true)
             }
             Put::Full => Ok(false),
-            Put::Closed => Err(line::closed(NO_PUT)),
+            Put::Closed | Put::Over => Err(line::closed(NO_PUT)),
         }
     }
 }
@@ -136,8 +136,8 @@ impl<N: FnMut(u64) -> io::Result<()>> Receiving for Taking<'_, N> {
     }
 
     #[inline]
-    fn taking(&mut self, number: u64) -> io::Result<()> {
-        (self.note)(number)
+    fn taking(&mut self, item: Next) -> io::Result<()> {
+        (self.note)(item.number)
     }
 }
 
