@@ -23,7 +23,7 @@ mod wire;
 
 pub use channel::{
     Items, JoinableQueue, LifoQueue, Messages, Pipe, PipeEnd, PipeReceiver, PipeSender,
-    PriorityQueue, Queue, QueueStats, Shutdown, SimpleQueue,
+    PriorityQueue, Queue, QueueStats, Shutdown, SimpleQueue, Source, Wait, wait,
 };
 pub use codec::{Arguments, Data};
 pub use entry::{Fallible, Function, TaskInfo, init, tasks};

@@ -3,9 +3,11 @@ use super::ringed::{OWN, Ringed};
 use super::unfinished::{Account, TooMany};
 use crate::shm::memory::Kind;
 use crate::shm::owner::{self, Look};
+use crate::shm::ring::Ring;
 use crate::shm::ring::Room;
 use crate::shm::seats::{Seats, TABLE};
 use crate::sys::clock::Deadline;
+use crate::wire::post::Post;
 use crate::{Data, Error, Result};
 use std::io;
 use std::sync::atomic::Ordering;
@@ -67,6 +69,11 @@ queue_travels!([T: Data] JoinableQueue<T>, queue => queue.0.0, from => Ringed::d
 verbs!([T: Data] JoinableQueue<T>);
 
 impl<T: Data> JoinableQueue<T> {
+    /// For those who wait on descriptors.
+    pub(super) fn parts(&self) -> Result<(&Ring, &Post)> {
+        self.0.0.parts()
+    }
+
     /// Makes a queue for as many items as there is memory for.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 use super::line::{self, Line, queue_travels, verbs};
 use super::ringed::Ringed;
 use crate::shm::memory::Kind;
+use crate::shm::ring::Ring;
 use crate::shm::ring::Room;
+use crate::wire::post::Post;
 use crate::{Data, Result};
 
 const KIND: Kind = Kind::new("multiproc-queue");
@@ -61,6 +63,11 @@ queue_travels!([T: Data] Queue<T>, queue => queue.0, from => Ringed::deserialize
 verbs!([T: Data] Queue<T>);
 
 impl<T: Data> Queue<T> {
+    /// For those who wait on descriptors.
+    pub(super) fn parts(&self) -> Result<(&Ring, &Post)> {
+        self.0.parts()
+    }
+
     /// Makes a queue for as many items as there is memory for.
     ///
     /// # Errors

@@ -73,6 +73,11 @@ impl<T: Data> Ringed<T> {
         })
     }
 
+    /// What it is made of, for those who wait on descriptors.
+    pub(super) fn parts(&self) -> Result<(&Ring, &Post)> {
+        Ok((&self.ring, &self.post))
+    }
+
     /// The ring.
     pub(super) fn ring(&self) -> &Ring {
         &self.ring
