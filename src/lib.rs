@@ -10,6 +10,8 @@ pub mod connection;
 mod entry;
 mod error;
 mod exit_status;
+#[cfg(feature = "ipc-channel")]
+pub mod ipc;
 mod memory;
 mod owner_died;
 mod pool;
