@@ -339,6 +339,8 @@ impl<'de> Deserialize<'de> for Fatal {
 #[test]
 fn nothing_is_left_of_what_was_sent_to_processes_that_are_killed_before_or_after_they_decode_it() {
     let _alone = alone();
+    // The fork server stays.
+    finish(start(|| (), ()));
     let (sender, receiver) = ipc::channel::<u32>().unwrap();
     let before = open_files();
     for _ in 0..3 {
@@ -508,4 +510,62 @@ fn processes_pass_on_what_they_were_given() {
     let all = (0..2).map(|_| start(pass_on, (sender.clone(), 3)));
     finish_all(all.collect::<Vec<_>>());
     assert_eq!((receive(&receiver), receive(&receiver)), (7, 7));
+}
+
+#[test]
+fn a_process_with_too_many_open_files_gets_errors_and_goes_on_when_it_has_fewer() {
+    let _among = among_others();
+    let work = || {
+        let (sender, receiver) = ipc::channel::<u32>().expect("a channel");
+        let memory = IpcSharedMemory::from_bytes(&[1, 2, 3]);
+        let queue = Queue::<IpcSender<u32>>::new().expect("memory");
+        let memories = Queue::<Ipc<IpcSharedMemory>>::new().expect("memory");
+        let (mut failed, mut done) = (0, 0);
+        for free in 0..24 {
+            let packed = Ipc::new(memory.clone());
+            memories.put(&packed).expect("there are enough");
+            limit(lowest_free() + free);
+            let put = queue.put(&sender);
+            let unpacked = packed.into_inner();
+            let again = memories.put(Ipc::new(IpcSharedMemory::from_bytes(&[])));
+            limit(MANY);
+            for error in [put.as_ref().err(), again.as_ref().err()].into_iter().flatten() {
+                assert!(error.is_encode(), "{error}");
+            }
+            match &unpacked {
+                Ok(memory) => assert_eq!(memory[..], [1, 2, 3]),
+                Err(error) => assert!(error.is_os(), "{error}"),
+            }
+            let all = put.is_ok() && unpacked.is_ok() && again.is_ok();
+            (failed, done) = (failed + u32::from(!all), done + u32::from(all));
+            if put.is_ok() {
+                queue.get().expect("a sender").send(free).expect("it is open");
+                assert_eq!(receive(&receiver), free);
+            }
+        }
+        (failed, done)
+    };
+    let (failed, done) = finish(start(work, ()));
+    assert!(failed > 3 && done > 3, "{failed} {done}");
+}
+
+/// More open files than the test has.
+const MANY: u32 = 256;
+
+/// The number that the next descriptor will have.
+fn lowest_free() -> u32 {
+    let file = std::fs::File::open("/dev/null").expect("null");
+    u32::try_from(std::os::fd::AsRawFd::as_raw_fd(&file)).expect("a number")
+}
+
+/// Lets this process have descriptors with numbers below `end` only.
+fn limit(end: u32) {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls read or write that struct only.
+    let result = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limits);
+        limits.rlim_cur = end.into();
+        libc::setrlimit(libc::RLIMIT_NOFILE, &limits)
+    };
+    assert_eq!(result, 0);
 }

@@ -10,7 +10,7 @@ use std::any::TypeId;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -40,26 +40,31 @@ where
     };
     fd.map_or(Ok(()), check::<T>)?;
     let mirror = Mirror::new()?;
+    let memory = match (is_memory::<T>(), fd) {
+        (false, _) => None,
+        (true, None) => Some(mirror.packet(&IpcSharedMemory::from_bytes(&[]))?.0),
+        (true, Some(_)) => {
+            let example = guarded(|| IpcSharedMemory::from_byte(0, 1))?;
+            Some(mirror.packet(&example)?.0)
+        }
+    };
     let (sender, receiver) = ipc::channel::<T>()?;
     // The packet of the sender is two things: a way to send into the channel, and what that crate
     // says beside the descriptor of a part.
     let (channel, way) = mirror.packet(&sender)?;
     let way = way.first().ok_or_else(|| invalid(OF_ANOTHER_VERSION))?;
-    let bytes = match (is_memory::<T>(), fd) {
-        (false, _) => channel,
-        (true, None) => mirror.packet(&IpcSharedMemory::from_bytes(&[]))?.0,
-        (true, Some(_)) => mirror.packet(&IpcSharedMemory::from_byte(0, 1))?.0,
-    };
     let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
-    socket::send(way, &bytes, &fds, false)?;
+    socket::send(way, &memory.unwrap_or(channel), &fds, false)?;
     // That crate panics when it cannot get the descriptor, so there must be a free number.
     drop((mirror, sender));
-    let received = catch_unwind(AssertUnwindSafe(|| receiver.try_recv()));
-    match received {
-        Ok(Ok(part)) => Ok(part),
-        Ok(Err(error)) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
-        Err(_) => Err(invalid("ipc-channel panicked: there are too many open files, or mappings")),
-    }
+    let received = guarded(|| receiver.try_recv())?;
+    received.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Runs code of that crate, which panics where it gets no descriptor or no memory.
+fn guarded<R>(run: impl FnOnce() -> R) -> io::Result<R> {
+    let what = "ipc-channel panicked: this process has too many open files, or too many mappings";
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| io::Error::other(what))
 }
 
 const OF_ANOTHER_VERSION: &str = "ipc-channel did not say what its descriptor is: multiproc works \
@@ -101,8 +106,7 @@ struct Mirror {
 
 impl Mirror {
     fn new() -> io::Result<Self> {
-        // The numbers that are given back here are most likely those that the channel gets.
-        let near = socket::pair().map(|(one, _)| std::os::fd::AsRawFd::as_raw_fd(&one))?;
+        let near = free_numbers()?;
         let (sender, receiver) = ipc::channel::<Mark>()?;
         // Nobody can have put the same bytes into another socket: nobody knows them.
         let random = || RandomState::new().hash_one(()).to_ne_bytes();
@@ -111,7 +115,8 @@ impl Mirror {
         mark[8..].copy_from_slice(&random());
         // An encoding that failed, in the user's code, leaves its descriptors in the list of the
         // thread. They go with the mark, or, if one of them cannot be sent, when that has failed.
-        sender.send(mark).or_else(|_| sender.send(mark)).map_err(system)?;
+        let sent = guarded(|| sender.send(mark).or_else(|_| sender.send(mark)))?;
+        sent.map_err(system)?;
         let socket = socket::find_marked(&mark, near)?;
         let mirror = Self { sender: sender.to_opaque(), socket, _receiver: receiver.to_opaque() };
         mirror.take()?;
@@ -120,7 +125,8 @@ impl Mirror {
 
     /// What the crate sends for a part: the bytes, and the descriptors beside them.
     fn packet<T: Serialize>(&self, part: &T) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-        self.sender.clone().to::<Outgoing<'_, T>>().send(Outgoing(part)).map_err(|_| {
+        let sender = self.sender.clone().to::<Outgoing<'_, T>>();
+        guarded(|| sender.send(Outgoing(part)))?.map_err(|_| {
             let what = "a receiver can be sent once, unless it is in a multiproc::ipc::Ipc";
             io::Error::new(io::ErrorKind::InvalidInput, what)
         })?;
@@ -135,6 +141,14 @@ impl Mirror {
             _ => Err(invalid(OF_ANOTHER_VERSION)),
         }
     }
+}
+
+/// Makes sure that there are as many free numbers for descriptors as that crate needs, most of the
+/// time: it panics where there are not, and after its first message with none for ever. The first
+/// of them, which is most likely one that the next channel gets.
+fn free_numbers() -> io::Result<RawFd> {
+    let taken = [socket::pair()?, socket::pair()?, socket::pair()?, socket::pair()?];
+    Ok(taken[0].0.as_raw_fd())
 }
 
 fn system(error: IpcError) -> io::Error {
@@ -157,5 +171,57 @@ impl<T: Serialize> Serialize for Outgoing<'_, T> {
 impl<'de, T> Deserialize<'de> for Outgoing<'_, T> {
     fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
         Err(D::Error::custom("what is borrowed cannot be received"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipc_channel::ipc::{IpcReceiver, IpcSender};
+    use std::fs::File;
+    use std::os::unix::net::UnixStream;
+
+    fn refuse<T: crate::Data>(fd: impl Into<OwnedFd>) {
+        let error = unpack::<T>(Some(&Object::received(fd.into()))).err().expect("refused");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    }
+
+    #[test]
+    fn descriptors_of_anything_else_are_refused() {
+        let null = || File::open("/dev/null").expect("null");
+        let memory = |len| memfd::create("test", len).expect("memfd");
+        let (stream, _other) = UnixStream::pair().expect("sockets");
+        refuse::<IpcSender<u32>>(null());
+        refuse::<IpcReceiver<u32>>(memory(100));
+        refuse::<IpcSender<u32>>(stream);
+        refuse::<IpcSharedMemory>(socket::pair().expect("sockets").0);
+        refuse::<IpcSharedMemory>(null());
+        refuse::<IpcSharedMemory>(memory(0));
+        let sealed = memory(100);
+        memfd::seal_writes(&sealed).expect("seal");
+        refuse::<IpcSharedMemory>(sealed);
+        let writable = memory(100);
+        let path = format!("/proc/self/fd/{}", writable.as_raw_fd());
+        refuse::<IpcSharedMemory>(File::open(path).expect("read-only"));
+        assert!(unpack::<IpcSender<u32>>(None).is_err());
+    }
+
+    #[test]
+    fn a_part_that_was_packed_can_be_unpacked_as_often_as_one_likes() {
+        let (sender, receiver) = ipc::channel::<u32>().expect("a channel");
+        let packed = pack(&sender).expect("pack");
+        for number in 0..3 {
+            let sender = unpack::<IpcSender<u32>>(packed.as_deref()).expect("unpack");
+            sender.send(number).expect("send");
+            assert_eq!(receiver.recv().expect("a number"), number);
+        }
+        let nothing = pack(&IpcSharedMemory::from_bytes(&[])).expect("pack");
+        assert!(nothing.is_none());
+        assert!(unpack::<IpcSharedMemory>(None).expect("unpack").is_empty());
+    }
+
+    #[test]
+    fn what_is_no_part_of_a_channel_is_not_packed() {
+        assert_eq!(pack(&5_u32).expect_err("refused").kind(), io::ErrorKind::InvalidInput);
     }
 }
