@@ -8,6 +8,7 @@ mod codec;
 mod entry;
 mod error;
 mod exit_status;
+pub mod manager;
 mod memory;
 mod owner_died;
 mod pool;
@@ -24,6 +25,7 @@ pub use codec::{Arguments, Data};
 pub use entry::{Fallible, Function, TaskInfo, init, tasks};
 pub use error::{Error, Execution, PanicInfo, Result};
 pub use exit_status::ExitStatus;
+pub use manager::{Manager, ManagerBuilder};
 pub use memory::{
     Array, ArrayGuard, AtomicValue, Bitwise, FrozenVec, HugePages, ListValue, Number, RawArray,
     RawValue, Scalar, ShareableList, SharedMemory, SharedVec, Value, ValueGuard, VecOptions,
