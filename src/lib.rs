@@ -30,7 +30,7 @@ pub use memory::{
     Array, ArrayGuard, AtomicValue, Bitwise, FrozenVec, HugePages, ListValue, Number, RawArray,
     RawValue, Scalar, ShareableList, SharedMemory, SharedVec, Value, ValueGuard, VecOptions,
 };
-pub use multiproc_macros::task;
+pub use multiproc_macros::{managed, task};
 pub use owner_died::OwnerDied;
 pub use pool::{
     AsyncResult, ChunkOf, Chunks, Imap, Lend, Pool, PoolBuilder, PoolStats, WorkerStats,
@@ -50,6 +50,7 @@ pub use sys::fork::ForkRisk;
 pub mod __private {
     pub use crate::entry::{TASKS, TaskInfo};
     pub use linkme;
+    pub use serde;
 }
 
 #[cfg(fuzzing)]
