@@ -179,7 +179,10 @@ fn method(
     }
     let name = &signature.ident;
     let kept = function.attrs.iter().filter(|attribute| is_kept(attribute));
-    let head = quote!(#(#kept)*);
+    let is_told = function.attrs.iter().any(|attribute| attribute.path().is_ident("doc"));
+    let told = format!("Calls [`{class}::{name}`] in the server.");
+    let told = (!is_told).then(|| quote!(#[doc = #told]));
+    let head = quote!(#told #(#kept)*);
     let pattern = quote!((#(#names,)*): (#(#types,)*));
     let (call, arguments) = (quote!(#class::#name), quote!((#(#names,)*)));
     if let Receiver::Constructor = receiver {

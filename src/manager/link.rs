@@ -212,6 +212,15 @@ impl Link {
         }
     }
 
+    /// The outer side of the door.
+    #[cfg(test)]
+    pub(super) fn door(&self) -> &Arc<Object> {
+        match &self.route {
+            Route::Door(door) => door,
+            Route::Own(_) => panic!("the server is this process"),
+        }
+    }
+
     /// Whether the server has ended.
     pub(super) fn is_down(&self) -> bool {
         self.wait_for_the_end(Deadline::after(std::time::Duration::ZERO))

@@ -15,9 +15,6 @@ pub(super) enum Knock {
     Shutdown,
 }
 
-/// The length of what stands before the arguments: the entry and the number of the object.
-pub(super) const HEADER: usize = 16;
-
 /// Begins a request.
 pub(super) fn begin_request(entry: u64, object: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(128);
@@ -97,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_request_that_is_too_short_is_none() {
-        assert_eq!(parse_request(&[0; HEADER - 1]), None);
+        assert_eq!(parse_request(&[0; 15]), None);
         let request = begin_request(7, 9);
         assert_eq!(parse_request(&request), Some((7, 9, &[][..])));
     }

@@ -46,6 +46,8 @@ mod semaphore;
 mod server;
 mod session;
 mod set;
+#[cfg(test)]
+mod tests;
 mod value;
 mod waiting;
 

@@ -139,6 +139,12 @@ impl<S> Proxy<S> {
         Self { link, number, life, object: PhantomData }
     }
 
+    /// The number of the object.
+    #[cfg(test)]
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     fn call<A, R: Data>(&self, entry: ManagedEntry, arguments: impl Lent<A>) -> Result<R> {
         call(&self.link, self.number, entry, arguments)
     }

@@ -1,7 +1,7 @@
 //! The process that holds the objects: its doors, its objects, and its end.
 
 use super::channel::Channel;
-use super::link::{Id, Link};
+use super::link::Link;
 use super::message::{Knock, Made};
 use super::session;
 use crate::entry::{self, Target};
@@ -28,7 +28,6 @@ const KICK: u64 = 0;
 /// What a server is, for all of its threads.
 #[derive(Debug)]
 pub(super) struct Server {
-    id: Id,
     poller: Poller,
     kick: Kick,
     /// The next number of an object, door or caller.
@@ -62,7 +61,7 @@ pub(super) fn serve(id: (u64, u64), door: Handle) {
     // What panics is told to the caller.
     entry::install_hook(false, |_| ());
     let id = u128::from(id.0) << 64 | u128::from(id.1);
-    match Server::new(id, door) {
+    match Server::new(door) {
         Ok(server) => {
             let _link = Link::own(id, &server);
             server.run();
@@ -76,7 +75,7 @@ pub(super) fn serve(id: (u64, u64), door: Handle) {
 }
 
 impl Server {
-    fn new(id: Id, door: Handle) -> io::Result<Arc<Self>> {
+    fn new(door: Handle) -> io::Result<Arc<Self>> {
         let (graves, dead) = mpsc::channel::<Target>();
         let thread = std::thread::Builder::new().name("multiproc-drop".to_owned());
         thread.spawn(move || {
@@ -86,7 +85,6 @@ impl Server {
             }
         })?;
         let server = Arc::new(Self {
-            id,
             poller: Poller::new()?,
             kick: Kick::new()?,
             next: AtomicU64::new(MANAGER + 1),
@@ -227,10 +225,5 @@ impl Server {
         for slot in all.into_values() {
             let _ = entry::catch(|| drop(slot));
         }
-    }
-
-    /// The name of the manager.
-    pub(super) fn id(&self) -> Id {
-        self.id
     }
 }
