@@ -109,7 +109,8 @@ fn random_requests_hurt_nobody() {
         request.extend(dice.bytes(64));
         let _ = ask(&channel, request);
     }
-    is_well(&list);
+    // Some were right: they pushed what nobody knows.
+    assert!(list.len().expect("the server lives") >= 3);
 }
 
 #[test]
