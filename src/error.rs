@@ -242,15 +242,15 @@ impl Error {
         matches!(self.0.kind, Kind::EndOfFile)
     }
 
-    /// Whether the process that was to answer is gone: the server of a manager, or the other side of
-    /// a connection in the middle of a message.
+    /// Whether the process that was to answer is gone: the server of a manager, or the other side
+    /// of a connection in the middle of a message.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         matches!(self.0.kind, Kind::Disconnected)
     }
 
-    /// Whether the peer of a connection did not prove that it has the same key, is not who it should
-    /// be, or is of another program.
+    /// Whether the peer of a connection did not prove that it has the same key, is not who it
+    /// should be, or is of another program.
     #[must_use]
     pub fn is_authentication(&self) -> bool {
         matches!(self.0.kind, Kind::Authentication)

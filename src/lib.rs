@@ -3,7 +3,9 @@
 #![doc = include_str!("../docs/facade.md")]
 #![deny(unsafe_code)]
 
+mod channel;
 mod codec;
+pub mod connection;
 #[allow(unsafe_code)]
 mod entry;
 mod error;
@@ -21,6 +23,9 @@ pub mod sync;
 mod sys;
 mod wire;
 
+pub use channel::{
+    Items, JoinableQueue, LifoQueue, PriorityQueue, Queue, QueueStats, Shutdown, SimpleQueue,
+};
 pub use codec::{Arguments, Data};
 pub use entry::{Fallible, Function, TaskInfo, init, tasks};
 pub use error::{Error, Execution, PanicInfo, Result};

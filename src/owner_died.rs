@@ -51,6 +51,15 @@ impl<G> OwnerDied<G> {
         Self { guard, dead }
     }
 
+    /// The guard, with the news of a death if there is any.
+    #[inline]
+    pub(crate) fn told(guard: G, news: Option<Dead>) -> Result<G, Self> {
+        match news {
+            None => Ok(guard),
+            Some(dead) => Err(Self::new(guard, dead)),
+        }
+    }
+
     /// Takes the guard.
     #[must_use]
     pub fn into_guard(self) -> G {

@@ -4,7 +4,7 @@
 mod common;
 
 use common::isolated::{self, helper, start_helper};
-use common::processes::{Entry, descendants, is_alive, wait_until_gone};
+use common::processes::{Entry, descendants, is_alive, is_asleep, wait_until_gone};
 use common::temp::TempDir;
 use common::wait_until;
 use multiproc::{ParentDeath, Pool, Process, ProcessBuilder, StartMethod, parent_process};
@@ -125,7 +125,8 @@ fn waits_for_its_children(name: &str, code: i32) {
     let notes = TempDir::new();
     let (mut program, _) = start(name, &notes);
     // It waits while its children run: they end only when its stdin does.
-    std::thread::sleep(Duration::from_millis(50));
+    let pid = program.id();
+    wait_until("it waits, or has ended", || is_asleep(pid) || !is_alive(pid));
     assert!(program.try_wait().expect("wait").is_none(), "it does not wait for its children");
     drop(program.stdin.take());
     assert_eq!(program.wait().expect("wait").code(), Some(code));

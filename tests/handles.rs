@@ -181,13 +181,19 @@ fn a_value_names_a_bounded_number_of_handles_and_a_map_any_number() {
     let pool = pool(2);
     let many: Vec<FrozenVec<u64>> = (0..300).map(|x| frozen([x])).collect();
     let count = |many: Vec<FrozenVec<u64>>| many.len();
-    let error = pool.apply(count, (many.clone(),)).expect_err("too many at once");
-    assert!(error.is_encode() && error.to_string().contains("300"), "{error}");
-    let error = Process::spawn(count, (many.clone(),)).expect_err("too many at once");
-    assert!(error.is_encode(), "{error}");
-    let error = pool.apply(|| (0..300).map(|x| frozen([x])).collect::<Vec<_>>(), ());
-    assert!(error.expect_err("too many at once").is_encode());
-    assert_eq!(pool.apply(count, (many[..200].to_vec(),)).expect("apply"), 200);
+    let make = |count: u64| (0..count).map(|x| frozen([x])).collect::<Vec<_>>();
+    let refused = [
+        pool.apply(count, (many.clone(),)).map(drop),
+        Process::spawn(count, (many.clone(),)).map(drop),
+        pool.apply(make, (300,)).map(drop),
+        Process::spawn(make, (300,)).and_then(|mut process| process.join()).map(drop),
+    ];
+    for refused in refused {
+        let error = refused.expect_err("too many at once");
+        assert!(error.is_encode() && error.to_string().contains("more than 224"), "{error}");
+    }
+    assert_eq!(pool.apply(count, (many[..224].to_vec(),)).expect("apply"), 224);
+    assert_eq!(pool.apply(make, (224,)).expect("apply").len(), 224);
     let firsts = pool.map(|v: FrozenVec<u64>| v[0], many).expect("map");
     assert!(firsts.into_iter().eq(0..300));
     let back = pool.map(|x: u64| frozen([x]), 0..300).expect("map");

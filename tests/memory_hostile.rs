@@ -196,7 +196,7 @@ fn values_and_arrays_survive_garbage_in_their_locks_and_data() {
     let value = Value::new([1u64; 4]).expect("memory");
     under_fire(
         value,
-        |_, beats| scribble(&objects("multiproc-value"), 64, &beats),
+        |_, beats| scribble(&objects("multiproc-mutex"), 64, &beats),
         |value| {
             // With the news, or without: there is a value, some value.
             let _ = value.get();

@@ -4,7 +4,7 @@ mod common;
 
 use bytemuck::{Pod, Zeroable};
 use common::{wait_until, watchdog};
-use multiproc::{AtomicValue, Pool, Process, RawValue, StartMethod, Value};
+use multiproc::{AtomicValue, Condition, Pool, Process, RawValue, StartMethod, Value};
 use std::time::Duration;
 
 const METHODS: [StartMethod; 2] = [StartMethod::Spawn, StartMethod::ForkServer];
@@ -62,6 +62,23 @@ fn a_guard_keeps_others_out_and_gives_access_in_place() {
     assert!(!value.is_locked());
     let guard = value.lock_timeout(Duration::MAX).expect("nobody died").expect("for ever");
     assert_eq!((*guard, format!("{guard:?}")), ([0, 0, 0, 7], "[0, 0, 0, 7]".to_owned()));
+}
+
+#[test]
+fn a_condition_waits_with_the_guard_of_a_value() {
+    watchdog();
+    let (value, changed) = (Value::new(0u32).expect("memory"), Condition::new().expect("memory"));
+    let count = |value: Value<u32>, changed: Condition| {
+        for _ in 0..3 {
+            value.update(|value| *value += 1).expect("nobody dies");
+            changed.notify_one();
+        }
+    };
+    let mut process = Process::spawn(count, (value.clone(), changed.clone())).expect("spawn");
+    let guard = value.lock().expect("nobody dies");
+    let guard = changed.wait_while(guard, |value| *value < 3).expect("nobody died");
+    assert_eq!(*guard, 3);
+    process.join().expect("join");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Processes killed at random in mixed workloads, more than a thousand: nobody hangs, nothing that is
-//! protected is corrupt without the news, and no permit is lost.
+//! Processes killed at random in mixed workloads, more than a thousand: nobody hangs, nothing that
+//! is protected is corrupt without the news, and no permit is lost.
 
 mod common;
 

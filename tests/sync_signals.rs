@@ -2,10 +2,13 @@
 
 mod common;
 
+use common::processes::is_asleep;
 use common::sync::{kill, start};
 use common::{wait_until, watchdog};
 use multiproc::{Barrier, Condition, Event, Latch, Lock, Mutex, RwLock, Semaphore};
 use std::sync::Once as Start;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// From now on, until the result is dropped, this thread is interrupted more often than each
@@ -23,43 +26,56 @@ fn interrupt_me() -> Interrupter {
     });
     // SAFETY: pthread_self has no preconditions.
     let target = unsafe { libc::pthread_self() };
-    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let (stop, stopped) = mpsc::channel::<()>();
+    let signals = Arc::new(AtomicU32::new(0));
+    let sent = signals.clone();
     let thread = std::thread::spawn(move || {
-        while stopped
-            .recv_timeout(Duration::from_micros(700))
-            .is_err_and(|error| error == std::sync::mpsc::RecvTimeoutError::Timeout)
-        {
+        let pause = Duration::from_micros(700);
+        while stopped.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
             // SAFETY: the target joins this thread before it ends.
             unsafe { libc::pthread_kill(target, libc::SIGUSR1) };
+            sent.fetch_add(1, Ordering::Relaxed);
         }
     });
-    Interrupter(Some((stop, thread)))
+    Interrupter { signals, running: Some((stop, thread)) }
 }
 
-struct Interrupter(Option<(std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>)>);
+struct Interrupter {
+    /// How many signals were sent.
+    signals: Arc<AtomicU32>,
+    running: Option<(mpsc::Sender<()>, std::thread::JoinHandle<()>)>,
+}
 
 impl Drop for Interrupter {
     fn drop(&mut self) {
-        if let Some((stop, thread)) = self.0.take() {
+        if let Some((stop, thread)) = self.running.take() {
             drop(stop);
             let _ = thread.join();
         }
     }
 }
 
-/// Kills a process when this thread has waited long enough for its naps to be longer than the time
-/// between two signals, does what is to be done `then`, and returns what the wait returned.
+/// Kills a process when this thread was interrupted so often in its wait that its naps are much
+/// longer than the time between two signals, does what is to be done `then`, and returns what the
+/// wait returned.
 fn wait_for_one_who_is_killed<R>(
     holder: multiproc::Process<()>,
     then: impl FnOnce() + Send + 'static,
     wait: impl FnOnce() -> R,
 ) -> R {
+    /// After so many a nap lasts for about 20 of the pauses between them.
+    const MANY: u32 = 40;
+    // SAFETY: gettid has no preconditions.
+    let waiter = unsafe { libc::gettid() } as u32;
+    let interrupter = interrupt_me();
+    let signals = interrupter.signals.clone();
     let killer = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(30));
+        wait_until("the wait has begun", || is_asleep(waiter));
+        let before = signals.load(Ordering::Relaxed);
+        wait_until("it was interrupted", || signals.load(Ordering::Relaxed) - before >= MANY);
         kill(holder);
         then();
     });
-    let interrupter = interrupt_me();
     let result = wait();
     drop(interrupter);
     killer.join().unwrap();

@@ -59,7 +59,10 @@ traveller!(
     Array<u32>, Array::from_slice(&[0, 0]),
     it => it.set(1, 1).unwrap(), it.to_vec().unwrap() == [0, 1]
 );
-traveller!(RawArray<u32>, RawArray::zeroed(2), it => it.set(1, 1).unwrap(), it.get(1).unwrap() == 1);
+traveller!(
+    RawArray<u32>, RawArray::zeroed(2),
+    it => it.set(1, 1).unwrap(), it.get(1).unwrap() == 1
+);
 
 /// A condition shows no mark. So its lock has it, and the bell is heard if it is the same one.
 #[derive(Clone, Serialize, Deserialize)]

@@ -72,13 +72,43 @@ pub(super) fn len<T: 'static>(value: &T) -> Option<usize> {
     None
 }
 
+/// The encoding of a bulk value in two parts, without a copy of the second: `None` if `T` is no bulk
+/// type.
+#[inline]
+pub(crate) fn parts<T: 'static>(value: &T) -> Option<(Header, &[u8])> {
+    for_each_number!(N => {
+        if is::<T, N>() && let Some(number) = (value as &dyn Any).downcast_ref::<N>() {
+            return Some((Header(None), bytemuck::bytes_of(number)));
+        }
+        if is::<T, Vec<N>>() && let Some(all) = (value as &dyn Any).downcast_ref::<Vec<N>>() {
+            let header = Header(Some((all.len() as u64).to_ne_bytes()));
+            return Some((header, bytemuck::cast_slice(all)));
+        }
+    });
+    None
+}
+
+/// What stands before the numbers of a bulk value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Header(Option<[u8; 8]>);
+
+impl Header {
+    /// Its bytes.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |bytes| bytes)
+    }
+}
+
 /// Decodes a `T` if it is a bulk type: `None` if it is not, else the value if the bytes were
 /// there.
 #[inline]
 pub(super) fn take<T: 'static>(reader: &mut Reader<'_>) -> Option<Option<T>> {
     let mut value: Option<T> = None;
     for_each_number!(N => {
-        if is::<T, N>() && let Some(slot) = (&mut value as &mut dyn Any).downcast_mut::<Option<N>>() {
+        if is::<T, N>()
+            && let Some(slot) = (&mut value as &mut dyn Any).downcast_mut::<Option<N>>()
+        {
             *slot = reader.take(size_of::<N>()).map(bytemuck::pod_read_unaligned);
             return Some(value);
         }

@@ -14,6 +14,7 @@ mod value;
 pub use arguments::Arguments;
 pub(crate) use arguments::encode_arguments;
 pub(crate) use arguments::sealed::Encode;
+pub(crate) use bulk::parts as bulk_parts;
 pub use sink::Reader;
 pub use value::Data;
 pub(crate) use value::{

@@ -4,7 +4,7 @@ use super::bulk;
 use super::sink::{Counter, Into, Reader, Sink, SliceSink};
 use crate::error::Kind;
 use crate::wire::control::Failure;
-use crate::wire::handles::{self, Carried, MAX_HANDLES};
+use crate::wire::handles::{self, Carried};
 use crate::wire::parent_link::CopyOut;
 use crate::wire::worker_link::{Emit, Fill};
 use crate::{Error, Execution};
@@ -122,12 +122,7 @@ pub(crate) fn naming<R>(
     encode: impl FnOnce() -> Result<R, NotEncoded>,
 ) -> Result<(R, Carried), NotEncoded> {
     let (encoded, carried) = handles::collecting(encode);
-    match carried.len() {
-        0..=MAX_HANDLES => Ok((encoded?, carried)),
-        count => Err(NotEncoded::Refused(format!(
-            "{count} shared objects in one value (at most {MAX_HANDLES})"
-        ))),
-    }
+    Ok((encoded?, carried))
 }
 
 /// Whether values of this type can name shared objects.

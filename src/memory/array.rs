@@ -1,5 +1,5 @@
 use super::handle::travels;
-use super::raw_array::{check, check_len};
+use super::raw_array::{check, check_len, not_made};
 use crate::shm::element_size;
 use crate::shm::locked::{Held, Locked};
 use crate::shm::memory::Kind;
@@ -51,10 +51,7 @@ impl<T: Pod> Array<T> {
     /// Out of memory; an OS error if this process has too many open files.
     pub fn zeroed(len: usize) -> Result<Self> {
         element_size::<T>();
-        let locked = Locked::create(KIND, len);
-        locked.map(Self).map_err(|error| {
-            Error::memory(format!("a shared array of {len} elements could not be made"), error)
-        })
+        Locked::create(KIND, len).map(Self).map_err(|error| not_made(len, error))
     }
 
     /// An array with a copy of these elements.

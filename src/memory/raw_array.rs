@@ -38,10 +38,7 @@ impl<T: Pod> RawArray<T> {
     /// # Errors
     /// Out of memory; an OS error if this process has too many open files.
     pub fn zeroed(len: usize) -> Result<Self> {
-        let raw = Raw::create(KIND, len);
-        raw.map(Self).map_err(|error| {
-            Error::memory(format!("a shared array of {len} elements could not be made"), error)
-        })
+        Raw::create(KIND, len).map(Self).map_err(|error| not_made(len, error))
     }
 
     /// An array with a copy of these elements.
@@ -115,6 +112,11 @@ impl<T: Pod> RawArray<T> {
     fn open(object: Arc<Object>) -> io::Result<Self> {
         Raw::open(object, KIND).map(Self)
     }
+}
+
+/// The error for an array of `len` elements.
+pub(super) fn not_made(len: usize, error: io::Error) -> Error {
+    Error::memory(format!("a shared array of {len} elements could not be made"), error)
 }
 
 /// Whether an array of `len` elements has this one.

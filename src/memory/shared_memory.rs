@@ -35,7 +35,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// never does, and no other user can. (In the file, the data begins at byte 4096.) That also means
 /// that whoever accepts a `SharedMemory` as a *result* trusts the worker that sent it: the file has
 /// a name and cannot be sealed, so the worker could cut it short later. From a worker that is not
-/// trusted, take a [`FrozenVec`](super::FrozenVec) or an [`Array`](super::Array): those cannot be cut.
+/// trusted, take a [`FrozenVec`](super::FrozenVec) or an [`Array`](super::Array): those cannot be
+/// cut.
 ///
 /// Huge pages and alignment can be chosen for a [`SharedVec`](super::SharedVec) only
 /// ([`SharedVec::options`](super::SharedVec::options)); here the first byte is at a page.

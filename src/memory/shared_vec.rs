@@ -31,8 +31,8 @@ use std::ops::{Deref, DerefMut};
 /// take the slice once: `let slice = &mut v[..];`.
 ///
 /// # Fork
-/// A forked child does not have the memory of its parent's vectors. Frozen ones it has. A slice that
-/// was leaked before the fork leads nowhere in the child: to look there ends it by `SIGSEGV`.
+/// A forked child does not have the memory of its parent's vectors. Frozen ones it has. A slice
+/// that was leaked before the fork leads nowhere in the child: to look there ends it by `SIGSEGV`.
 ///
 /// # Panics
 /// To deref a vector in a forked child of its owner. To deref a *sealed* vector mutably if there is

@@ -1,27 +1,21 @@
 use super::handle::travels;
-use crate::shm::element_size;
-use crate::shm::locked::{Held, Locked};
-use crate::shm::memory::Kind;
-use crate::shm::object::Object;
-use crate::{Error, OwnerDied, Result};
+use crate::sync::{Mutex, MutexGuard};
+use crate::{OwnerDied, Result};
 use bytemuck::Pod;
 use std::fmt;
-use std::io;
-use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::time::Duration;
-
-const KIND: Kind = Kind::new("multiproc-value");
 
 /// A value in shared memory, with a lock. (Python: `Value`.)
 ///
 /// [`get`](Self::get), [`set`](Self::set) and [`update`](Self::update) take the lock for a moment;
-/// [`lock`](Self::lock) keeps it as long as the guard lives. For a single number, and for a `bool`, which is no plain data,
-/// [`AtomicValue`](super::AtomicValue) does the same without a lock.
+/// [`lock`](Self::lock) keeps it as long as the guard lives. So it is a [`Mutex`] with these three,
+/// and a [`Condition`](crate::Condition) can be waited for with its guard, too. For a single
+/// number, and for a `bool`, which is no plain data, [`AtomicValue`](super::AtomicValue) does the
+/// same without a lock.
 ///
 /// If a process dies while it holds the lock, the next one that takes it is told once: `lock` by
 /// [`OwnerDied`], which carries the guard; the others by an error for which
-/// [`is_owner_died`](Error::is_owner_died) is true, and then they have done nothing.
+/// [`is_owner_died`](crate::Error::is_owner_died) is true, and then they have done nothing.
 /// The same news comes from a panic while the lock was held.
 ///
 /// The lock is not reentrant: to lock it twice in one thread is a deadlock. A clone is another
@@ -43,7 +37,7 @@ const KIND: Kind = Kind::new("multiproc-value");
 /// assert_eq!(range.get()?, [-1.0, 3.5]);
 /// # Ok::<(), multiproc::Error>(())
 /// ```
-pub struct Value<T: Pod>(Locked<T>);
+pub struct Value<T: Pod>(Mutex<T>);
 
 impl<T: Pod> Value<T> {
     /// A value in new shared memory.
@@ -51,13 +45,7 @@ impl<T: Pod> Value<T> {
     /// # Errors
     /// Out of memory; an OS error if this process has too many open files.
     pub fn new(value: T) -> Result<Self> {
-        element_size::<T>();
-        let locked = Locked::create(KIND, 1);
-        let locked =
-            locked.map_err(|error| Error::memory("a shared value could not be made", error))?;
-        let new = Self(locked);
-        new.set(value)?;
-        Ok(new)
+        Mutex::new(value).map(Self)
     }
 
     /// A copy of the value.
@@ -101,7 +89,7 @@ impl<T: Pod> Value<T> {
     /// The guard with the news, if the last owner died or panicked. The lock is taken then, too.
     #[inline]
     pub fn lock(&self) -> Result<ValueGuard<'_, T>, OwnerDied<ValueGuard<'_, T>>> {
-        self.0.lock().map(ValueGuard).map_err(|died| died.map(ValueGuard))
+        self.0.lock()
     }
 
     /// Takes the lock if nobody has it.
@@ -110,8 +98,7 @@ impl<T: Pod> Value<T> {
     /// As [`lock`](Self::lock).
     #[inline]
     pub fn try_lock(&self) -> Result<Option<ValueGuard<'_, T>>, OwnerDied<ValueGuard<'_, T>>> {
-        let held = self.0.try_lock();
-        held.map(|held| held.map(ValueGuard)).map_err(|died| died.map(ValueGuard))
+        self.0.try_lock()
     }
 
     /// Waits for the lock, for so long at most; zero means try, centuries mean for ever.
@@ -122,8 +109,7 @@ impl<T: Pod> Value<T> {
         &self,
         timeout: Duration,
     ) -> Result<Option<ValueGuard<'_, T>>, OwnerDied<ValueGuard<'_, T>>> {
-        let held = self.0.lock_timeout(timeout);
-        held.map(|held| held.map(ValueGuard)).map_err(|died| died.map(ValueGuard))
+        self.0.lock_timeout(timeout)
     }
 
     /// Whether somebody has the lock, at this moment.
@@ -131,22 +117,9 @@ impl<T: Pod> Value<T> {
     pub fn is_locked(&self) -> bool {
         self.0.is_locked()
     }
-
-    fn object(&self) -> &Arc<Object> {
-        self.0.memory().object()
-    }
-
-    fn open(object: Arc<Object>) -> io::Result<Self> {
-        element_size::<T>();
-        let locked = Locked::open(object, KIND)?;
-        if locked.len() != 1 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "more or less than one value"));
-        }
-        Ok(Self(locked))
-    }
 }
 
-travels!([T: Pod] Value<T>, it => it.object(), object => Self::open(object));
+travels!([T: Pod] Value<T>, it => it.0.object(), object => Mutex::open(object).map(Self));
 
 impl<T: Pod> Clone for Value<T> {
     fn clone(&self) -> Self {
@@ -160,32 +133,5 @@ impl<T: Pod> fmt::Debug for Value<T> {
     }
 }
 
-/// The lock of a [`Value`] is held; derefs to the value.
-///
-/// # Panics
-/// To deref it in a forked child, which does not hold the lock.
-#[must_use = "the lock is given back when the guard goes"]
-pub struct ValueGuard<'a, T: Pod>(Held<'a, T>);
-
-impl<T: Pod> Deref for ValueGuard<'_, T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        // There is one: `open` checked that.
-        &self.0[0]
-    }
-}
-
-impl<T: Pod> DerefMut for ValueGuard<'_, T> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.0[0]
-    }
-}
-
-impl<T: Pod + fmt::Debug> fmt::Debug for ValueGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
+/// The lock of a [`Value`] is held; derefs to the value, and gives the lock back when dropped.
+pub type ValueGuard<'a, T> = MutexGuard<'a, T>;

@@ -3,39 +3,25 @@
 use super::{ArrayGuard, FrozenVec, SharedVec};
 use crate::{Error, Result};
 use bytemuck::Pod;
-use ndarray::{ArrayView, ArrayViewMut, Dimension, StrideShape};
+use ndarray::{ArrayView, ArrayViewMut, Dimension, ShapeError, StrideShape};
 
-fn check<D: Dimension>(shape: &StrideShape<D>, len: usize) -> Result<()> {
-    let dimensions = shape.raw_dim().slice();
-    let size = dimensions.iter().try_fold(1usize, |size, len| size.checked_mul(*len));
-    if size == Some(len) { Ok(()) } else { Err(wrong(dimensions, len, "")) }
-}
-
-fn wrong(dimensions: &[usize], len: usize, why: &str) -> Error {
-    Error::invalid(format!("the shape {dimensions:?} for {len} elements{why}"))
-}
-
-fn view<'a, T, D: Dimension>(
-    elements: &'a [T],
+/// Makes a view of `len` elements with this shape, which must have as many.
+fn shaped<D: Dimension, V>(
     shape: impl Into<StrideShape<D>>,
-) -> Result<ArrayView<'a, T, D>> {
+    len: usize,
+    make: impl FnOnce(StrideShape<D>) -> std::result::Result<V, ShapeError>,
+) -> Result<V> {
     let shape = shape.into();
-    check(&shape, elements.len())?;
     let dimensions = shape.raw_dim().clone();
-    ArrayView::from_shape(shape, elements)
-        .map_err(|error| wrong(dimensions.slice(), elements.len(), &format!(": {error}")))
-}
-
-fn view_mut<'a, T, D: Dimension>(
-    elements: &'a mut [T],
-    shape: impl Into<StrideShape<D>>,
-) -> Result<ArrayViewMut<'a, T, D>> {
-    let shape = shape.into();
-    let len = elements.len();
-    check(&shape, len)?;
-    let dimensions = shape.raw_dim().clone();
-    ArrayViewMut::from_shape(shape, elements)
-        .map_err(|error| wrong(dimensions.slice(), len, &format!(": {error}")))
+    let wrong = |why: &str| {
+        let dimensions = dimensions.slice();
+        Error::invalid(format!("the shape {dimensions:?} for {len} elements{why}"))
+    };
+    let size = dimensions.slice().iter().try_fold(1usize, |size, len| size.checked_mul(*len));
+    if size != Some(len) {
+        return Err(wrong(""));
+    }
+    make(shape).map_err(|error| wrong(&format!(": {error}")))
 }
 
 impl<T: Pod> SharedVec<T> {
@@ -57,7 +43,7 @@ impl<T: Pod> SharedVec<T> {
         &self,
         shape: impl Into<StrideShape<D>>,
     ) -> Result<ArrayView<'_, T, D>> {
-        view(self, shape)
+        shaped(shape, self.len(), |shape| ArrayView::from_shape(shape, self))
     }
 
     /// The elements as an array of this shape, for writing in place. (Feature `ndarray`.)
@@ -77,7 +63,8 @@ impl<T: Pod> SharedVec<T> {
         &mut self,
         shape: impl Into<StrideShape<D>>,
     ) -> Result<ArrayViewMut<'_, T, D>> {
-        view_mut(self.make_mut()?, shape)
+        let elements = self.make_mut()?;
+        shaped(shape, elements.len(), |shape| ArrayViewMut::from_shape(shape, elements))
     }
 }
 
@@ -97,7 +84,7 @@ impl<T: Pod> FrozenVec<T> {
         &self,
         shape: impl Into<StrideShape<D>>,
     ) -> Result<ArrayView<'_, T, D>> {
-        view(self, shape)
+        shaped(shape, self.len(), |shape| ArrayView::from_shape(shape, self))
     }
 }
 
@@ -111,7 +98,7 @@ impl<T: Pod> ArrayGuard<'_, T> {
         &self,
         shape: impl Into<StrideShape<D>>,
     ) -> Result<ArrayView<'_, T, D>> {
-        view(self, shape)
+        shaped(shape, self.len(), |shape| ArrayView::from_shape(shape, self))
     }
 
     /// The elements as an array of this shape, for writing in place, while the lock is held.
@@ -130,6 +117,6 @@ impl<T: Pod> ArrayGuard<'_, T> {
         &mut self,
         shape: impl Into<StrideShape<D>>,
     ) -> Result<ArrayViewMut<'_, T, D>> {
-        view_mut(self, shape)
+        shaped(shape, self.len(), |shape| ArrayViewMut::from_shape(shape, self))
     }
 }

@@ -2,7 +2,7 @@ use super::batch::Batch;
 use super::engine::Engine;
 use super::imap::Imap;
 use super::result::AsyncResult;
-use super::task::{self, ONLY_ONCE, Objects, Part, Payload, Task};
+use super::task::{self, Objects, Part, Payload, Task};
 use crate::codec::{Encode, NotEncoded, encode_value, items, naming};
 use crate::entry::{self, ContextHeader, FrameEntry};
 use crate::shm::object::next_uid;
@@ -38,8 +38,8 @@ pub(super) struct Job {
     context: Option<Arc<super::arguments::SharedBlock>>,
     /// The shared objects that the context names.
     objects: Objects,
-    /// The attempts that count as made before the first.
-    attempts: u32,
+    /// Whether an item may be run again after a worker died of it.
+    retriable: bool,
 }
 
 impl Chunks {
@@ -230,7 +230,8 @@ impl Chunks {
                     end: chunk.count,
                     sink: batch.clone(),
                     base: submitted,
-                    attempts: job.attempts,
+                    retriable: job.retriable,
+                    attempts: 0,
                 };
                 self.engine.submit(task).map_err(stopped)?;
                 submitted += u64::from(chunk.count);
@@ -251,12 +252,12 @@ struct Stopped {
 
 impl Job {
     fn plain(entry: FrameEntry) -> Self {
-        Self { entry, header: Vec::new(), context: None, objects: None, attempts: 0 }
+        Self { entry, header: Vec::new(), context: None, objects: None, retriable: true }
     }
 
     /// The job, whose items must not be run again if a worker dies of them.
     pub(super) fn only_once(self) -> Self {
-        Self { attempts: ONLY_ONCE, ..self }
+        Self { retriable: false, ..self }
     }
 
     /// A job whose items share a context, which is encoded once.
@@ -273,7 +274,7 @@ impl Job {
             let uid = next_uid();
             ContextHeader { uid, len: bytes.len() as u64, in_block: false }.write(&mut header);
             header.extend_from_slice(&bytes);
-            return Ok(Self { entry, header, context: None, objects, attempts: 0 });
+            return Ok(Self { entry, header, context: None, objects, retriable: true });
         }
         let block = engine.blocks.fresh(bytes.len(), |space| {
             space.copy_from_slice(&bytes);
@@ -281,7 +282,7 @@ impl Job {
         })?;
         let (uid, len) = (block.uid(), bytes.len() as u64);
         ContextHeader { uid, len, in_block: true }.write(&mut header);
-        Ok(Self { entry, header, context: Some(block), objects, attempts: 0 })
+        Ok(Self { entry, header, context: Some(block), objects, retriable: true })
     }
 }
 
@@ -388,5 +389,16 @@ pub(super) fn single(
     (payload, objects): (Payload, Objects),
     sink: Arc<Batch>,
 ) -> Task {
-    Task { entry, payload, objects, context: None, first: 0, end: 1, sink, base: 0, attempts: 0 }
+    Task {
+        entry,
+        payload,
+        objects,
+        context: None,
+        first: 0,
+        end: 1,
+        sink,
+        base: 0,
+        retriable: true,
+        attempts: 0,
+    }
 }

@@ -265,7 +265,8 @@ impl Engine {
     ///
     /// Who looks for the descriptor of a large result empties the worker's socket, and with it may
     /// go a ring that the supervisor has not heard yet: it sleeps on, while the bell of that worker
-    /// is off. So whoever collects leaves as one of those who look: the last of them arms the bells.
+    /// is off. So whoever collects leaves as one of those who look: the last of them arms the
+    /// bells.
     fn release_and_arm(&self, mut state: MutexGuard<'_, State>) {
         state.pollers += 1;
         self.release(state);

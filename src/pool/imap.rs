@@ -126,6 +126,7 @@ impl<I, R> Imap<I, R> {
                 end: count,
                 sink: sink.clone(),
                 base,
+                retriable: true,
                 attempts: 0,
             })
         });

@@ -129,7 +129,8 @@ impl<R: 'static> AsyncResult<R> {
     ///
     /// let pool = Pool::builder().workers(1).build()?;
     /// let (sender, receiver) = channel();
-    /// let result = pool.apply_async(|| 42, ())?.on_success(move |value| sender.send(*value).unwrap());
+    /// let result = pool.apply_async(|| 42, ())?;
+    /// let result = result.on_success(move |value| sender.send(*value).unwrap());
     /// assert_eq!(receiver.recv().unwrap(), 42);
     /// assert_eq!(result.get()?, 42);
     /// # Ok::<(), multiproc::Error>(())

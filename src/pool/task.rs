@@ -98,12 +98,11 @@ pub(super) struct Task {
     pub(super) sink: Arc<dyn Sink>,
     /// The sink's index of item 0 of the payload.
     pub(super) base: u64,
-    /// How often a worker died of the first item; or [`ONLY_ONCE`].
+    /// Whether an item may be run again after a worker died of it.
+    pub(super) retriable: bool,
+    /// How often a worker died of the first item.
     pub(super) attempts: u32,
 }
-
-/// More attempts than any pool allows: for items that must not be run again.
-pub(super) const ONLY_ONCE: u32 = u32::MAX;
 
 impl Task {
     /// How many items.
@@ -114,8 +113,7 @@ impl Task {
     /// The items from `at` on, counted from the first; `self` keeps those before.
     pub(super) fn split_off(&mut self, at: u32) -> Self {
         let middle = self.first + at;
-        let attempts = if self.attempts == ONLY_ONCE { ONLY_ONCE } else { 0 };
-        let rest = Self { first: middle, attempts, ..self.clone() };
+        let rest = Self { first: middle, attempts: 0, ..self.clone() };
         self.end = middle;
         rest
     }

@@ -387,7 +387,7 @@ impl Worker {
                 let mut item = entry.task.clone();
                 item.first += at;
                 item.end = item.first + 1;
-                if self.doom.is_none() && item.attempts < retries {
+                if self.doom.is_none() && item.retriable && item.attempts < retries {
                     item.attempts += 1;
                     again.push(item);
                 } else {

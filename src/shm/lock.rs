@@ -147,9 +147,24 @@ pub(crate) fn is_held<W: Bed>(word: &W) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod model {
     use super::*;
     use crate::shm::atomic::Word64;
+    use crate::shm::atomic::model::ModelBed;
+
+    /// As [`take`](super::take), where the model says who is dead.
+    pub(crate) fn take(word: &ModelBed, me: u64, is_dead: impl Fn(u64) -> bool) -> Taken {
+        let taken = match word.compare_exchange(0, me) {
+            Ok(_) => Some(None),
+            Err(_) => take_held(word, me, Deadline::NEVER, |seen, _| is_dead(seen & !WAITERS)),
+        };
+        taken.expect("no deadline")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
     use crate::shm::atomic::model::ModelBed;
     use loom::cell::UnsafeCell;
     use loom::sync::Arc;
@@ -159,14 +174,6 @@ mod tests {
     const ALIVE: [u64; 3] = [11, 12, 13];
     const DEAD: u64 = 99;
 
-    fn model_take(word: &ModelBed, me: u64) -> Taken {
-        let taken = match word.compare_exchange(0, me) {
-            Ok(_) => Some(None),
-            Err(_) => take_held(word, me, Deadline::NEVER, |seen, _| seen & !WAITERS == DEAD),
-        };
-        taken.expect("no deadline")
-    }
-
     fn check(first: u64, threads: usize, expected_news: usize) {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(3);
@@ -175,7 +182,7 @@ mod tests {
             let run = |me: u64| {
                 let shared = shared.clone();
                 move || {
-                    let news = model_take(&shared.0, me);
+                    let news = model::take(&shared.0, me, |owner| owner == DEAD);
                     // Loom fails if two threads are here at once.
                     // SAFETY: the lock is held.
                     shared.1.with_mut(|count| unsafe { *count += 1 });

@@ -13,21 +13,19 @@
 //! threads are: one that writes to it without the lock changes values under the holder's eyes. It
 //! cannot lead anybody outside the memory: the length is private, and any bytes are a valid `T`.
 
+use super::holder::{Holder, Outcome, Tried};
 use super::lock::{self, Taken};
 use super::memory::{BODY, Kind, Memory};
 use super::object::Object;
 use super::owner;
 use crate::owner_died::OwnerDied;
 use crate::sys::clock::Deadline;
-use crate::sys::fork;
 use bytemuck::Pod;
 use std::io;
-use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::thread;
 use std::time::Duration;
 
 const LOCK: usize = BODY;
@@ -38,8 +36,8 @@ pub(crate) const DATA: usize = 128;
 
 /// `len` elements of `T` behind a lock.
 ///
-/// `Locked<()>` is a lock without data, which belongs to a thread; with data it belongs to a process
-/// ([`owner::me_of`]). Types that hold a user's `T` refuse one without a size
+/// `Locked<()>` is a lock without data, which belongs to a thread; with data it belongs to a
+/// process ([`owner::me_of`]). Types that hold a user's `T` refuse one without a size
 /// ([`element_size`](super::element_size)), so that nobody gets the other kind by accident.
 pub(crate) struct Locked<T> {
     memory: Memory,
@@ -129,7 +127,7 @@ impl<T: Pod> Locked<T> {
 
     /// Waits for the lock.
     #[inline]
-    pub(crate) fn lock(&self) -> Result<Held<'_, T>, OwnerDied<Held<'_, T>>> {
+    pub(crate) fn lock(&self) -> Outcome<Held<'_, T>> {
         // Without a deadline only a hostile word could end the wait early: wait again.
         loop {
             let me = owner::me_of::<T>();
@@ -141,16 +139,13 @@ impl<T: Pod> Locked<T> {
 
     /// Takes the lock if nobody living holds it.
     #[inline]
-    pub(crate) fn try_lock(&self) -> Result<Option<Held<'_, T>>, OwnerDied<Held<'_, T>>> {
+    pub(crate) fn try_lock(&self) -> Tried<Held<'_, T>> {
         let me = owner::me_of::<T>();
         lock::try_take(self.word(), me).map(|taken| self.held(me, taken)).transpose()
     }
 
     /// Waits for the lock, for so long at most; zero means try.
-    pub(crate) fn lock_timeout(
-        &self,
-        timeout: Duration,
-    ) -> Result<Option<Held<'_, T>>, OwnerDied<Held<'_, T>>> {
+    pub(crate) fn lock_timeout(&self, timeout: Duration) -> Tried<Held<'_, T>> {
         if timeout.is_zero() {
             return self.try_lock();
         }
@@ -165,27 +160,15 @@ impl<T: Pod> Locked<T> {
     }
 
     #[inline]
-    fn held(&self, me: u64, taken: Taken) -> Result<Held<'_, T>, OwnerDied<Held<'_, T>>> {
-        let panicking = thread::panicking();
-        let generation = fork::known_generation();
-        let held = Held { locked: self, me, generation, panicking, not_send: PhantomData };
-        match taken {
-            None => Ok(held),
-            Some(dead) => Err(OwnerDied::new(held, dead)),
-        }
+    fn held(&self, me: u64, taken: Taken) -> Outcome<Held<'_, T>> {
+        OwnerDied::told(Held { locked: self, holder: Holder::new(me) }, taken)
     }
 }
 
 /// The lock is held; gives it back when dropped.
-///
-/// It belongs to the thread that took it: it is not `Send`. In a forked child, which is somebody
-/// else, its copy neither gives the lock back nor reaches the data.
 pub(crate) struct Held<'a, T: Pod> {
     locked: &'a Locked<T>,
-    me: u64,
-    generation: u32,
-    panicking: bool,
-    not_send: PhantomData<*const ()>,
+    holder: Holder<T>,
 }
 
 // SAFETY: a shared guard gives out `&[T]` only, and `T: Pod` has no interior mutability.
@@ -204,25 +187,12 @@ impl<'a, T: Pod> Held<'a, T> {
     }
 }
 
-/// Panics in a forked child, on a guard that its parent took.
-#[inline]
-pub(super) fn check_process(generation: u32) {
-    if generation != fork::known_generation() {
-        not_the_owner();
-    }
-}
-
-#[cold]
-fn not_the_owner() -> ! {
-    panic!("this guard was taken before a fork: the lock belongs to the parent; lock it again here")
-}
-
 impl<T: Pod> Deref for Held<'_, T> {
     type Target = [T];
 
     #[inline]
     fn deref(&self) -> &[T] {
-        check_process(self.generation);
+        self.holder.check_process();
         // SAFETY: `elements` checked that `len` elements are inside the mapping, aligned (the
         // offset is a multiple of the alignment, at most a page); `locked` keeps it mapped. The
         // lock excludes all other references: it is given back only when this guard goes.
@@ -233,7 +203,7 @@ impl<T: Pod> Deref for Held<'_, T> {
 impl<T: Pod> DerefMut for Held<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
-        check_process(self.generation);
+        self.holder.check_process();
         // SAFETY: as in `deref`; `&mut self` excludes other references through this guard, and the
         // check those of a parent whose guard was copied by a fork.
         unsafe { std::slice::from_raw_parts_mut(self.locked.data.as_ptr(), self.locked.len) }
@@ -243,13 +213,14 @@ impl<T: Pod> DerefMut for Held<'_, T> {
 impl<T: Pod> Drop for Held<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        if self.me != owner::me_of::<T>() {
+        if !self.holder.is_me() {
             return;
         }
-        if !self.panicking && thread::panicking() {
-            lock::abandon(self.locked.word(), self.me);
+        let (word, me) = (self.locked.word(), self.holder.name());
+        if self.holder.panicked() {
+            lock::abandon(word, me);
         } else {
-            lock::give_back(self.locked.word(), self.me);
+            lock::give_back(word, me);
         }
     }
 }
@@ -257,6 +228,7 @@ impl<T: Pod> Drop for Held<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::thread;
 
     const KIND: Kind = Kind::new("multiproc-test");
 

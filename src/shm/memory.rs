@@ -1,6 +1,7 @@
 //! A shared object as one type of handle sees it: its words, at offsets that the type fixes.
 
 use super::object::{Access, Object};
+use super::segment::Segment;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -60,12 +61,28 @@ impl Memory {
     /// what the kind wants them to.
     pub(crate) fn create(kind: Kind, shape: u64, count: u64, len: usize) -> io::Result<Self> {
         let object = Object::create(kind.name, len.max(BODY), Access::Shared)?;
-        let segment = object.map(Access::Shared, len.max(BODY))?;
-        // Relaxed: nobody else has the object yet; the message that carries it there orders.
-        segment.word64(SHAPE).store(shape, Ordering::Relaxed);
-        segment.word64(COUNT).store(count, Ordering::Relaxed);
-        segment.word64(KIND).store(kind.tag(), Ordering::Relaxed);
+        label(object.map(Access::Shared, len.max(BODY))?, kind, shape, count);
         Self::open(object, kind, shape, len)
+    }
+
+    /// As [`create`](Self::create), of a sparse object of `len` bytes: this is the memory of its
+    /// first `there` bytes.
+    pub(crate) fn create_sparse(
+        kind: Kind,
+        count: u64,
+        there: usize,
+        len: usize,
+    ) -> io::Result<Self> {
+        let object = Object::create_sparse(kind.name, len, there)?;
+        label(object.map(Access::Sparse, there)?, kind, 0, count);
+        Self::open_sparse(object, kind, there)
+    }
+
+    /// As [`open`](Self::open), of a sparse object: the memory of its first `there` bytes.
+    pub(crate) fn open_sparse(object: Arc<Object>, kind: Kind, there: usize) -> io::Result<Self> {
+        let segment = object.map(Access::Sparse, there)?;
+        let (start, len, count) = checked(segment, kind, 0)?;
+        Ok(Self { object, start, len, count })
     }
 
     /// The memory of an object that was received, of `least` bytes or more: as far as the words of
@@ -80,13 +97,7 @@ impl Memory {
         least: usize,
     ) -> io::Result<Self> {
         let segment = object.map_whole(Access::Shared, least.max(BODY))?;
-        // Relaxed: written before the object was sent.
-        let word = |at| segment.word64(at).load(Ordering::Relaxed);
-        if word(KIND) != kind.tag() || word(SHAPE) != shape {
-            let what = format!("the object that came is no {}, or one of another type", kind.name);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-        }
-        let (start, len, count) = (segment.start(), segment.len(), word(COUNT));
+        let (start, len, count) = checked(segment, kind, shape)?;
         Ok(Self { object, start, len, count })
     }
 
@@ -125,6 +136,25 @@ impl Memory {
         // SAFETY: `at` is at most the length of the mapping.
         Ok(unsafe { self.start.add(at) })
     }
+}
+
+/// Writes what an object is into its first words.
+fn label(segment: &Segment, kind: Kind, shape: u64, count: u64) {
+    // Relaxed: nobody else has the object yet; the message that carries it there orders.
+    segment.word64(SHAPE).store(shape, Ordering::Relaxed);
+    segment.word64(COUNT).store(count, Ordering::Relaxed);
+    segment.word64(KIND).store(kind.tag(), Ordering::Relaxed);
+}
+
+/// Start, length and count of an object, if it is what its first words should say.
+fn checked(segment: &Segment, kind: Kind, shape: u64) -> io::Result<(NonNull<u8>, usize, u64)> {
+    // Relaxed: written before the object was sent.
+    let word = |at| segment.word64(at).load(Ordering::Relaxed);
+    if word(KIND) != kind.tag() || word(SHAPE) != shape {
+        let what = format!("the object that came is no {}, or one of another type", kind.name);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    Ok((segment.start(), segment.len(), word(COUNT)))
 }
 
 #[cfg(test)]

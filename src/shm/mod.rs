@@ -4,11 +4,14 @@
 //! byte, and when; nothing above it needs `unsafe` to use shared memory.
 
 pub(crate) mod atomic;
+pub(crate) mod bell;
 pub(crate) mod block;
 pub(crate) mod board;
 pub(crate) mod bytes;
 pub(crate) mod claim;
 pub(crate) mod frozen;
+pub(crate) mod growing;
+mod holder;
 pub(crate) mod lend;
 pub(crate) mod list;
 pub(crate) mod lock;
@@ -23,10 +26,12 @@ pub(crate) mod park;
 pub(crate) mod racy;
 pub(crate) mod raw;
 pub(crate) mod results;
+pub(crate) mod ring;
 pub(crate) mod rwlock;
 pub(crate) mod rwlocked;
 pub(crate) mod seats;
 pub(crate) mod segment;
+pub(crate) mod store;
 pub(crate) mod tasks;
 
 /// The size of an element in bytes. What has no size, or is aligned to more than a page, cannot be

@@ -22,6 +22,9 @@ pub(crate) enum Access {
     Owned,
     /// Nobody can write to it any more: the kernel refuses.
     Frozen,
+    /// Every holder reads and writes. The file is much longer than its memory, which comes and goes
+    /// in parts; see [`Object::part`]. Forked children have it, too.
+    Sparse,
     /// A file with a name, to be read, and written if the descriptor allows it. Forked children
     /// have it, too.
     Named,
@@ -34,12 +37,17 @@ pub(crate) trait Knower: Send + Sync + std::fmt::Debug {
     fn forget(&self, uid: u64);
 }
 
+/// How many parts of a sparse object can be mapped.
+pub(super) const PARTS: usize = 32;
+
 /// A piece of shared memory.
 #[derive(Debug)]
 pub(crate) struct Object {
     uid: u64,
     fd: OwnedFd,
     memory: OnceLock<(Access, Segment)>,
+    /// What else is mapped of a sparse object, by number.
+    parts: OnceLock<Box<[OnceLock<Segment>; PARTS]>>,
     /// Whether memory that was mapped as `Owned` is mapped as `Frozen` now.
     frozen: AtomicBool,
     knowers: Mutex<Vec<Weak<dyn Knower>>>,
@@ -65,12 +73,48 @@ impl Object {
         Ok(Arc::new(object))
     }
 
+    /// Makes a sparse object of `len` bytes, of which the first `there` are there, and mapped.
+    pub(super) fn create_sparse(name: &str, len: usize, there: usize) -> io::Result<Arc<Self>> {
+        let fd = memfd::create(name, len)?;
+        memfd::reserve(&fd, 0, there)?;
+        let object = Self::received(fd);
+        object.map(Access::Sparse, there)?;
+        Ok(Arc::new(object))
+    }
+
+    /// Part `index` of a sparse object: `len` bytes from byte `at` on. The same part is always
+    /// asked for with the same place and length.
+    ///
+    /// # Errors
+    /// If the file is not as long as that, or there are no addresses left.
+    #[inline]
+    pub(super) fn part(&self, index: usize, at: usize, len: usize) -> io::Result<&Segment> {
+        match self.parts.get().and_then(|parts| parts.get(index)?.get()) {
+            Some(segment) => Ok(segment),
+            None => self.map_part(index, at, len),
+        }
+    }
+
+    #[cold]
+    fn map_part(&self, index: usize, at: usize, len: usize) -> io::Result<&Segment> {
+        let there = memfd::checked_sparse_len(&self.fd)?;
+        if at.checked_add(len).is_none_or(|end| end > there) {
+            return Err(invalid("a shared object that is shorter than it should be"));
+        }
+        room::check_addresses(len)?;
+        let mapping = Mapping::part(&self.fd, at, len)?;
+        let parts = self.parts.get_or_init(Default::default);
+        let part = parts.get(index).ok_or_else(|| invalid("a part that no object has"))?;
+        Ok(part.get_or_init(|| Segment::of(mapping)))
+    }
+
     /// An object whose descriptor came from elsewhere; it is checked when it is mapped.
     pub(crate) fn received(fd: OwnedFd) -> Self {
         Self {
             uid: next_uid(),
             fd,
             memory: OnceLock::new(),
+            parts: OnceLock::new(),
             frozen: AtomicBool::new(false),
             knowers: Mutex::default(),
         }
@@ -174,6 +218,7 @@ impl Object {
         match access {
             Access::Frozen => memfd::checked_frozen_len(&self.fd),
             Access::Shared | Access::Owned => memfd::checked_len(&self.fd),
+            Access::Sparse => memfd::checked_sparse_len(&self.fd),
             Access::Named => named::checked_len(&self.fd),
         }
     }
@@ -187,7 +232,9 @@ impl Object {
         match memfd::huge_page(&self.fd)? {
             None => Ok(len),
             // Vectors may be made of them; nothing else is.
-            Some(_) if access == Access::Shared => Err(invalid("a shared object of huge pages")),
+            Some(_) if matches!(access, Access::Shared | Access::Sparse) => {
+                Err(invalid("a shared object of huge pages"))
+            }
             // The file has whole pages: no byte is mapped that it does not have.
             Some(page) => len.checked_next_multiple_of(page).ok_or_else(|| invalid("too long")),
         }
@@ -195,7 +242,7 @@ impl Object {
 
     fn mapping(&self, access: Access, len: usize) -> io::Result<Mapping> {
         match access {
-            Access::Shared => Mapping::read_write(&self.fd, len, Inherit::Yes),
+            Access::Shared | Access::Sparse => Mapping::read_write(&self.fd, len, Inherit::Yes),
             Access::Owned => Mapping::read_write(&self.fd, len, Inherit::No),
             Access::Frozen => Mapping::frozen(&self.fd, len),
             Access::Named if named::is_writable(&self.fd) => {

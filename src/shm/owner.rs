@@ -31,8 +31,8 @@ pub(crate) fn me() -> u64 {
     identity::thread()
 }
 
-/// Who owns a lock of data that the caller takes: the process, if there are data; the thread, if `T`
-/// is `()`, which stands for none.
+/// Who owns a lock of data that the caller takes: the process, if there are data; the thread, if
+/// `T` is `()`, which stands for none.
 ///
 /// A thread can end and leave behind what it borrowed for ever (by a leaked guard) to other
 /// threads. So while anybody of its process lives, data that it locked are not lent again.

@@ -3,8 +3,9 @@
 //! A record carries the results of consecutive items of one frame, encoded back to back. Its first
 //! word is zero until it is published, and the writer zeroes the first word of the record to come
 //! before it publishes one: so the reader needs no other news than the record itself, and the
-//! result of a small task travels in one cache line. The worker encodes in place, into a record that it has opened but not published, and after each
-//! item writes down how far it got. If it dies, the parent still finds the finished items there.
+//! result of a small task travels in one cache line. The worker encodes in place, into a record
+//! that it has opened but not published, and after each item writes down how far it got. If it
+//! dies, the parent still finds the finished items there.
 
 use super::board::{Board, RING, ring_offset};
 use super::bytes::Bytes;

@@ -1,8 +1,8 @@
 //! Plain data in shared memory behind a readers-writer lock: as `locked`, with the protocol of
 //! `rwlock`.
 
-use super::lock::Taken;
-use super::locked::{check_process, elements, object_len, shape};
+use super::holder::{Holder, Outcome, Tried};
+use super::locked::{elements, object_len, shape};
 use super::memory::{BODY, Kind, Memory};
 use super::object::Object;
 use super::rwlock::Words;
@@ -10,14 +10,11 @@ use super::seats::{Seats, TABLE};
 use super::{lock, owner};
 use crate::owner_died::{Dead, OwnerDied};
 use crate::sys::clock::Deadline;
-use crate::sys::fork;
 use bytemuck::Pod;
 use std::io;
-use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 const WRITER: usize = BODY;
@@ -51,11 +48,6 @@ impl<T> std::fmt::Debug for RwLocked<T> {
     }
 }
 
-/// What a lock operation gives: the guard, perhaps with the news.
-pub(crate) type Outcome<G> = Result<G, OwnerDied<G>>;
-/// What a try or a timed wait gives.
-pub(crate) type Tried<G> = Result<Option<G>, OwnerDied<G>>;
-
 impl<T: Pod> RwLocked<T> {
     /// Makes an object with `len` elements of zero bytes.
     pub(crate) fn create(kind: Kind, len: usize) -> io::Result<Self> {
@@ -88,7 +80,7 @@ impl<T: Pod> RwLocked<T> {
         loop {
             let read = self.words().read(owner::me_of::<T>(), Deadline::NEVER, owner::is_dead);
             if let Some((seat, taken)) = read {
-                return with_news(self.reading(seat), taken);
+                return OwnerDied::told(self.reading(seat), taken);
             }
         }
     }
@@ -99,7 +91,7 @@ impl<T: Pod> RwLocked<T> {
             Duration::ZERO => self.words().try_read(owner::me_of::<T>()),
             _ => self.words().read(owner::me_of::<T>(), Deadline::after(timeout), owner::is_dead),
         };
-        let read = read.map(|(seat, taken)| with_news(self.reading(seat), taken));
+        let read = read.map(|(seat, taken)| OwnerDied::told(self.reading(seat), taken));
         read.transpose()
     }
 
@@ -108,7 +100,7 @@ impl<T: Pod> RwLocked<T> {
         loop {
             let me = owner::me_of::<T>();
             if let Some(taken) = self.words().write(me, Deadline::NEVER, owner::is_dead) {
-                return with_news(self.writing(me), taken);
+                return OwnerDied::told(self.writing(me), taken);
             }
         }
     }
@@ -120,7 +112,7 @@ impl<T: Pod> RwLocked<T> {
             Duration::ZERO => self.words().try_write(me),
             _ => self.words().write(me, Deadline::after(timeout), owner::is_dead),
         };
-        let written = taken.map(|taken| with_news(self.writing(me), taken));
+        let written = taken.map(|taken| OwnerDied::told(self.writing(me), taken));
         written.transpose()
     }
 
@@ -130,20 +122,11 @@ impl<T: Pod> RwLocked<T> {
     }
 
     fn reading(&self, seat: u32) -> Reading<'_, T> {
-        let generation = fork::known_generation();
-        Reading { locked: self, seat, me: owner::me_of::<T>(), generation, not_send: PhantomData }
+        Reading { locked: self, seat, holder: Holder::new(owner::me_of::<T>()) }
     }
 
     fn writing(&self, me: u64) -> Writing<'_, T> {
-        let (generation, panicking) = (fork::known_generation(), thread::panicking());
-        Writing { locked: self, me, generation, panicking, not_send: PhantomData }
-    }
-}
-
-fn with_news<G>(guard: G, taken: Taken) -> Outcome<G> {
-    match taken {
-        None => Ok(guard),
-        Some(dead) => Err(OwnerDied::new(guard, dead)),
+        Writing { locked: self, holder: Holder::new(me) }
     }
 }
 
@@ -151,9 +134,7 @@ fn with_news<G>(guard: G, taken: Taken) -> Outcome<G> {
 pub(crate) struct Reading<'a, T: Pod> {
     locked: &'a RwLocked<T>,
     seat: u32,
-    me: u64,
-    generation: u32,
-    not_send: PhantomData<*const ()>,
+    holder: Holder<T>,
 }
 
 // SAFETY: a shared guard gives out `&[T]` only, and `T: Pod` has no interior mutability.
@@ -164,7 +145,7 @@ impl<T: Pod> Deref for Reading<'_, T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        check_process(self.generation);
+        self.holder.check_process();
         // SAFETY: `elements` checked that `len` elements are inside the mapping and aligned;
         // `locked` keeps it mapped. While the seat is held no writer gets the lock.
         unsafe { std::slice::from_raw_parts(self.locked.data.as_ptr(), self.locked.len) }
@@ -173,7 +154,7 @@ impl<T: Pod> Deref for Reading<'_, T> {
 
 impl<T: Pod> Drop for Reading<'_, T> {
     fn drop(&mut self) {
-        if self.me == owner::me_of::<T>() {
+        if self.holder.is_me() {
             self.locked.words().stop_reading(self.seat);
         }
     }
@@ -182,10 +163,7 @@ impl<T: Pod> Drop for Reading<'_, T> {
 /// The lock is held for writing.
 pub(crate) struct Writing<'a, T: Pod> {
     locked: &'a RwLocked<T>,
-    me: u64,
-    generation: u32,
-    panicking: bool,
-    not_send: PhantomData<*const ()>,
+    holder: Holder<T>,
 }
 
 // SAFETY: as for `Reading`.
@@ -196,7 +174,7 @@ impl<T: Pod> Deref for Writing<'_, T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        check_process(self.generation);
+        self.holder.check_process();
         // SAFETY: inside the mapping and aligned, as in `Reading`; the lock is held for writing,
         // so the only references are those through this guard.
         unsafe { std::slice::from_raw_parts(self.locked.data.as_ptr(), self.locked.len) }
@@ -206,7 +184,7 @@ impl<T: Pod> Deref for Writing<'_, T> {
 impl<T: Pod> DerefMut for Writing<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
-        check_process(self.generation);
+        self.holder.check_process();
         // SAFETY: as in `deref`; `&mut self` excludes other references through this guard.
         unsafe { std::slice::from_raw_parts_mut(self.locked.data.as_ptr(), self.locked.len) }
     }
@@ -214,11 +192,11 @@ impl<T: Pod> DerefMut for Writing<'_, T> {
 
 impl<T: Pod> Drop for Writing<'_, T> {
     fn drop(&mut self) {
-        if self.me != owner::me_of::<T>() {
+        if !self.holder.is_me() {
             return;
         }
-        let panicked = !self.panicking && thread::panicking();
-        let suspect = panicked.then(|| Dead { panicked: true, ..owner::named(self.me) });
-        self.locked.words().stop_writing(self.me, suspect);
+        let (me, panicked) = (self.holder.name(), self.holder.panicked());
+        let suspect = panicked.then(|| Dead { panicked: true, ..owner::named(me) });
+        self.locked.words().stop_writing(me, suspect);
     }
 }

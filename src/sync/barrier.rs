@@ -539,9 +539,9 @@ mod tests {
     use super::*;
     use std::thread;
 
-    /// One party waits; the other, which died inside the inner lock, had arrived and then left its
-    /// own seat in this state.
-    fn meet_a_dead_party(stage: u64) -> Result<BarrierWaitResult> {
+    /// One party waits; the other one died inside the inner lock, after so many steps of the end of
+    /// the round: to mark its own seat, to mark the other's, and to begin the next round.
+    fn meet_a_dead_party(stage: u64, steps: usize) -> Result<BarrierWaitResult> {
         let barrier = Barrier::new(2).expect("barrier");
         let theirs = barrier.clone();
         let waiter = thread::spawn(move || theirs.wait());
@@ -550,8 +550,15 @@ mod tests {
         }
         let dead = owner::dead::thread();
         let inside = barrier.enter();
-        let seat = barrier.seats().claim(dead, 0).expect("a seat");
-        barrier.seats().state(seat).store(state(stage, 0), Ordering::Release);
+        let seats = barrier.seats();
+        let seat = seats.claim(dead, 0).expect("a seat");
+        seats.state(seat).store(state(ARRIVED, 0), Ordering::Release);
+        for seat in [seat, 1 - seat].into_iter().take(steps) {
+            seats.state(seat).store(state(stage, 0), Ordering::Release);
+        }
+        if steps == 3 {
+            barrier.word().store(1, Ordering::Release);
+        }
         barrier.memory.word(LOCK).store(dead, Ordering::Release);
         drop(inside); // gives nothing back: the lock is the dead one's
         waiter.join().expect("join")
@@ -559,13 +566,15 @@ mod tests {
 
     #[test]
     fn a_round_whose_end_was_decided_is_finished_by_whoever_comes_next() {
-        meet_a_dead_party(RELEASED).expect("all had arrived");
-        assert!(meet_a_dead_party(SENT_AWAY).expect_err("it was reset").is_broken());
+        for steps in 1..=3 {
+            meet_a_dead_party(RELEASED, steps).expect("all had arrived");
+            assert!(meet_a_dead_party(SENT_AWAY, steps).expect_err("it was reset").is_broken());
+        }
     }
 
     #[test]
     fn a_round_whose_end_was_not_decided_is_broken() {
-        assert!(meet_a_dead_party(ARRIVED).expect_err("the dead go nowhere").is_broken());
+        assert!(meet_a_dead_party(RELEASED, 0).expect_err("the dead go nowhere").is_broken());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::shm::nap::Nap;
 use crate::shm::owner::{self, Look};
 use crate::shm::seats::{Seats, TABLE, Table};
 use crate::sys::clock::Deadline;
+use crate::sys::spin::Spin;
 use crate::{OwnerDied, Result};
 use bytemuck::Pod;
 use std::fmt;
@@ -18,6 +19,9 @@ const NEXT: usize = BODY;
 const NOTICES: usize = BODY + 8;
 const SEATS_AT: usize = 128;
 const LEN: usize = SEATS_AT + TABLE;
+
+/// How long a waiter looks before it sleeps: a few times what a sleep and a wake-up cost.
+const SPIN: Duration = Duration::from_micros(20);
 
 // The state of a seat: the stage in the lower half, on which its owner sleeps, and a ticket in the
 // upper half. A waiter's ticket is its place in the queue; a notified waiter's is the ticket of the
@@ -76,6 +80,7 @@ impl<T: Table> Words<'_, T> {
     fn wait(&self, me: u64, place: Place, deadline: Deadline, is_dead: impl Judge) -> bool {
         let own = self.seats.state(place.seat);
         let waiting = state(WAITING, place.ticket);
+        let mut spin = (T::Word::LOOKS > 0).then(|| Spin::new(SPIN));
         let mut nap = Nap::new(deadline);
         let mut look = Some(Look::Quick);
         loop {
@@ -83,6 +88,10 @@ impl<T: Table> Words<'_, T> {
             if own.load(Ordering::Acquire) != waiting {
                 return true;
             }
+            if spin.as_mut().is_some_and(Spin::again) && !nap.is_over() {
+                continue;
+            }
+            spin = None;
             if nap.is_over() {
                 // If the notification comes just now, it counts.
                 return own.compare_exchange(waiting, 0).is_err();
@@ -244,8 +253,8 @@ fn age(next: u32, ticket: u32) -> u32 {
 ///
 /// Notifications go to those who have waited longest, one for each. A waiter that was killed before
 /// it had the lock again eats none: another one that waited then gets it within some tens of
-/// milliseconds. A waiter sleeps at once; a notification wakes exactly the waiters that it is for,
-/// and looks at all seats that were ever taken at the same time.
+/// milliseconds. A waiter looks for 20 us, then sleeps; a notification wakes exactly the waiters
+/// that it is for, and looks at all seats that were ever taken at the same time.
 ///
 /// ```
 /// use multiproc::{Condition, Mutex, Process};
@@ -268,7 +277,7 @@ fn age(next: u32, ticket: u32) -> u32 {
 #[derive(Clone)]
 pub struct Condition(Memory);
 
-travels!([] Condition, it => it.0.object(), object => Memory::open(object, KIND, 0, LEN).map(Condition));
+travels!([] Condition, it => it.0.object(), object => Memory::open(object, KIND, 0, LEN).map(Self));
 
 impl Condition {
     /// Makes a condition.

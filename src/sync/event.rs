@@ -38,7 +38,11 @@ const SPIN: Duration = Duration::from_micros(20);
 /// use multiproc::{Event, Process};
 ///
 /// let start = Event::new()?;
-/// let mut runner = Process::spawn(|start: Event| { start.wait(); "ran" }.to_owned(), (start.clone(),))?;
+/// let run = |start: Event| {
+///     start.wait();
+///     "ran".to_owned()
+/// };
+/// let mut runner = Process::spawn(run, (start.clone(),))?;
 /// assert!(!start.is_set());
 /// start.set();
 /// assert_eq!(runner.join()?, "ran");
@@ -47,7 +51,7 @@ const SPIN: Duration = Duration::from_micros(20);
 #[derive(Clone)]
 pub struct Event(Memory);
 
-travels!([] Event, event => event.0.object(), object => Memory::open(object, KIND, 0, LEN).map(Event));
+travels!([] Event, it => it.0.object(), object => Memory::open(object, KIND, 0, LEN).map(Self));
 
 impl Event {
     /// Makes an event that is not set.

@@ -260,31 +260,56 @@ impl fmt::Debug for Latch {
 mod tests {
     use super::*;
 
-    /// A latch for two, in which a process died while it counted down from two, before (2) or
-    /// after (1) it changed the count.
-    fn dying_in_the_middle(count: u64) -> Latch {
+    /// The steps of a count down from two: the member's state and the count after each.
+    const STEPS: [(u64, u64); 4] =
+        [(0, 2), (COUNTING | 2 << 8, 2), (COUNTING | 2 << 8, 1), (DONE, 1)];
+
+    /// A latch for two, with a member that died after that step, in the inner lock or out of it.
+    fn dead_after((state, count): (u64, u64), inside: bool) -> Latch {
         let latch = Latch::new(2).expect("latch");
         let seats = latch.seats();
         let seat = seats.claim(owner::dead::process(), 0).expect("a seat");
-        seats.state(seat).store(COUNTING | 2 << 8, Ordering::Relaxed);
+        seats.state(seat).store(state, Ordering::Relaxed);
         latch.word().store(count, Ordering::Relaxed);
-        latch.memory.word(LOCK).store(owner::dead::thread(), Ordering::Relaxed);
+        if inside {
+            latch.memory.word(LOCK).store(owner::dead::thread(), Ordering::Relaxed);
+        }
         latch
     }
 
     #[test]
     fn a_death_before_the_count_changes_breaks_it() {
-        let latch = dying_in_the_middle(2);
-        assert!(latch.wait().expect_err("it will not come").is_broken());
+        for latch in
+            [dead_after(STEPS[0], false), dead_after(STEPS[0], true), dead_after(STEPS[1], true)]
+        {
+            assert!(latch.wait().expect_err("it will not come").is_broken());
+        }
     }
 
     #[test]
     fn a_death_after_the_count_has_changed_is_one_that_counted() {
-        let latch = dying_in_the_middle(1);
-        let timeout = Duration::from_millis(20);
-        assert!(!latch.wait_timeout(timeout).expect("not broken"));
-        latch.count_down().expect("one is to come");
-        latch.wait().expect("open");
-        assert_eq!(latch.seats().owner(0).load(Ordering::Relaxed), 0, "the dead one is forgotten");
+        for latch in
+            [dead_after(STEPS[2], true), dead_after(STEPS[3], true), dead_after(STEPS[3], false)]
+        {
+            let timeout = Duration::from_millis(20);
+            assert!(!latch.wait_timeout(timeout).expect("not broken"));
+            latch.count_down().expect("one is to come");
+            latch.wait().expect("open");
+            let seat = latch.seats().owner(0).load(Ordering::Relaxed);
+            assert_eq!(seat, 0, "the dead one is forgotten");
+        }
+    }
+
+    #[test]
+    fn who_sleeps_finds_it_open_though_the_last_one_died_before_the_wake_up() {
+        let latch = Latch::new(1).expect("latch");
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| latch.wait());
+            while latch.word().load(Ordering::Relaxed) & ASLEEP == 0 {
+                std::thread::yield_now();
+            }
+            latch.word().fetch_sub(1, Ordering::AcqRel);
+            waiter.join().expect("join").expect("open");
+        });
     }
 }

@@ -10,10 +10,13 @@ const KIND: Kind = Kind::new("multiproc-lock");
 
 /// A lock between processes, and between threads: one at a time has it.
 ///
-/// [`lock`](Lock::lock) gives a guard, and dropping the guard gives the lock back. If whoever has
-/// the lock dies, or panics, the next one gets it *with the news*; see [`OwnerDied`]. For data
-/// behind a lock use [`Mutex`](super::Mutex). Python's habit, [`acquire`](Lock::acquire) and
-/// [`release`](Lock::release), is there, too.
+/// [`lock`](Lock::lock) gives a guard, and dropping the guard gives the lock back;
+/// [`acquire`](Lock::acquire) gives none, and [`release`](Lock::release) gives the lock back, as in
+/// Python. (Of a [`Semaphore`](super::Semaphore), it is `acquire` that gives a guard, and
+/// `acquire_raw` that gives none.)
+///
+/// If whoever has the lock dies, or panics, the next one gets it *with the news*; see
+/// [`OwnerDied`]. For data behind a lock use [`Mutex`](super::Mutex).
 ///
 /// Locking it again on the thread that has it waits for ever, as in Python;
 /// [`RLock`](super::RLock) is the lock for that.
@@ -25,27 +28,26 @@ const KIND: Kind = Kind::new("multiproc-lock");
 /// ```
 /// use multiproc::{Lock, Process};
 ///
-/// fn print_line(lock: Lock, who: u32) -> multiproc::Result<()> {
-///     let _guard = lock.lock()?;
+/// fn print_line(lock: Lock, who: u32) {
+///     let _guard = lock.lock().expect("nobody dies here");
 ///     print!("line ");
 ///     println!("of process {who}"); // never in the middle of another's
-///     Ok(())
 /// }
 ///
 /// let lock = Lock::new()?;
 /// let mut processes = Vec::new();
 /// for who in 0..2 {
-///     processes.push(Process::spawn(|lock, who| print_line(lock, who).is_ok(), (lock.clone(), who))?);
+///     processes.push(Process::spawn(print_line, (lock.clone(), who))?);
 /// }
 /// for mut process in processes {
-///     assert!(process.join()?);
+///     process.join()?;
 /// }
 /// # Ok::<(), multiproc::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Lock(Locked<()>);
 
-travels!([] Lock, lock => lock.0.memory().object(), object => Locked::open(object, KIND).map(Lock));
+travels!([] Lock, it => it.0.memory().object(), object => Locked::open(object, KIND).map(Self));
 
 impl Lock {
     /// Makes a lock that nobody has.
@@ -57,7 +59,7 @@ impl Lock {
         Locked::create(KIND, 1).map(Self).map_err(|error| not_made("lock", error))
     }
 
-    /// Waits for the lock.
+    /// Waits for the lock; the guard gives it back when it is dropped.
     ///
     /// ```
     /// let lock = multiproc::Lock::new()?;
@@ -121,7 +123,8 @@ impl Lock {
         self.0.is_locked()
     }
 
-    /// Waits for the lock, without a guard: [`release`](Lock::release) gives it back.
+    /// Waits for the lock, without a guard: the caller has it until [`release`](Lock::release).
+    /// With a guard, it is [`lock`](Lock::lock).
     ///
     /// ```
     /// let lock = multiproc::Lock::new()?;

@@ -4,11 +4,11 @@
 //! until the last clone of that handle is dropped. So if it dies before it did its part, those who
 //! wait can see it. The state of a member's seat is 0 from the start: a seat is always left so.
 //!
-//! A worker of a pool is killed when the pool has no more use for it, with all that it has: contexts
-//! of calls, which it remembers, and what its tasks and its initializer stored. That must not look
-//! like the death of one on whom somebody waits. So in a worker a handle has a seat for the time of
-//! the task that received it ([`Tasks`]), or of each task whose context it is in ([`Members`]); one
-//! that the initializer received has none.
+//! A worker of a pool is killed when the pool has no more use for it, with all that it has:
+//! contexts of calls, which it remembers, and what its tasks and its initializer stored. That must
+//! not look like the death of one on whom somebody waits. So in a worker a handle has a seat for
+//! the time of the task that received it ([`Tasks`]), or of each task whose context it is in
+//! ([`Members`]); one that the initializer received has none.
 
 use crate::shm::memory::Memory;
 use crate::shm::owner;
@@ -141,7 +141,8 @@ impl Tasks {
         Self(())
     }
 
-    /// A task is over: if it has kept handles that it received, nobody waits for it because of them.
+    /// A task is over: if it has kept handles that it received, nobody waits for it because of
+    /// them.
     #[inline]
     pub(crate) fn one_is_over(&self) {
         if HAS_RECEIVED.get() {

@@ -2,10 +2,13 @@ use super::handle::{not_made, travels};
 use crate::shm::element_size;
 use crate::shm::locked::{Held, Locked};
 use crate::shm::memory::Kind;
+use crate::shm::object::Object;
 use crate::{OwnerDied, Result};
 use bytemuck::Pod;
 use std::fmt;
+use std::io;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 const KIND: Kind = Kind::new("multiproc-mutex");
@@ -15,8 +18,9 @@ const KIND: Kind = Kind::new("multiproc-mutex");
 /// As [`Lock`](super::Lock), with a value that only the guard reaches. `T` is plain data
 /// ([`bytemuck::Pod`], which can be derived): numbers, arrays of them, and structures of them
 /// without padding. The news of an owner's death means here that the value may be half changed. The
-/// owner is the process: a guard that a thread leaks ([`std::mem::forget`]) keeps the lock until the
-/// process ends, as another thread may still have a reference to the value.
+/// owner is the process: a guard that a thread leaks ([`std::mem::forget`]) keeps the lock until
+/// the process ends, as another thread may still have a reference to the value. A
+/// [`Value`](crate::Value) is the same with `get`, `set` and `update`.
 ///
 /// ```
 /// use multiproc::{Mutex, Process};
@@ -41,9 +45,9 @@ const KIND: Kind = Kind::new("multiproc-mutex");
 ///
 /// # Limit
 /// A forked child shares the value, and does not hold the lock: a guard that was taken before the
-/// fork panics there. But a `&mut T` that was *leaked* from a guard and kept in a `static` is in both
-/// processes after a fork; if both write through it, they change the value under each other's eyes.
-/// It stays some value of `T`. Do not leak guards in programs that fork.
+/// fork panics there. But a `&mut T` that was *leaked* from a guard and kept in a `static` is in
+/// both processes after a fork; if both write through it, they change the value under each other's
+/// eyes. It stays some value of `T`. Do not leak guards in programs that fork.
 ///
 /// What holds a pointer is refused by the compiler:
 ///
@@ -58,16 +62,7 @@ impl<T: Pod> Clone for Mutex<T> {
     }
 }
 
-travels!([T: Pod] Mutex<T>, mutex => mutex.0.memory().object(), object => open(object));
-
-fn open<T: Pod>(object: std::sync::Arc<crate::shm::object::Object>) -> std::io::Result<Mutex<T>> {
-    element_size::<T>();
-    let locked = Locked::open(object, KIND)?;
-    match locked.len() {
-        1 => Ok(Mutex(locked)),
-        _ => Err(std::io::ErrorKind::InvalidData.into()),
-    }
-}
+travels!([T: Pod] Mutex<T>, mutex => mutex.object(), object => Self::open(object));
 
 impl<T: Pod> Mutex<T> {
     /// Makes a mutex with this value.
@@ -77,7 +72,8 @@ impl<T: Pod> Mutex<T> {
     /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
     pub fn new(value: T) -> Result<Self> {
         element_size::<T>();
-        let locked = Locked::create(KIND, 1).map_err(|error| not_made("mutex", error))?;
+        let locked = Locked::create(KIND, 1);
+        let locked = locked.map_err(|error| not_made("value behind a lock", error))?;
         locked.lock()?.copy_from_slice(&[value]);
         Ok(Self(locked))
     }
@@ -128,6 +124,19 @@ impl<T: Pod> Mutex<T> {
     #[must_use]
     pub fn is_locked(&self) -> bool {
         self.0.is_locked()
+    }
+
+    pub(crate) fn object(&self) -> &Arc<Object> {
+        self.0.memory().object()
+    }
+
+    pub(crate) fn open(object: Arc<Object>) -> io::Result<Self> {
+        element_size::<T>();
+        let locked = Locked::open(object, KIND)?;
+        match locked.len() {
+            1 => Ok(Self(locked)),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "more or less than one value")),
+        }
     }
 }
 
@@ -181,6 +190,6 @@ impl<T: Pod> DerefMut for MutexGuard<'_, T> {
 
 impl<T: Pod + fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("MutexGuard").field(&**self).finish()
+        (**self).fmt(f)
     }
 }

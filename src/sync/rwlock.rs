@@ -163,7 +163,7 @@ impl<T: Pod> Deref for RwLockReadGuard<'_, T> {
 
 impl<T: Pod + fmt::Debug> fmt::Debug for RwLockReadGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RwLockReadGuard").field(&**self).finish()
+        (**self).fmt(f)
     }
 }
 
@@ -190,6 +190,6 @@ impl<T: Pod> DerefMut for RwLockWriteGuard<'_, T> {
 
 impl<T: Pod + fmt::Debug> fmt::Debug for RwLockWriteGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RwLockWriteGuard").field(&**self).finish()
+        (**self).fmt(f)
     }
 }

@@ -271,8 +271,7 @@ impl Inner {
         };
         let first = if deadline.passed() { Look::Close } else { Look::Quick };
         match words.acquire(me, Some(place), deadline, first, owner::is_dead) {
-            Some((Some(place), None)) => Ok(Some(self.guard(place))),
-            Some((Some(place), Some(dead))) => Err(OwnerDied::new(self.guard(place), dead)),
+            Some((Some(place), news)) => OwnerDied::told(self.guard(place), news).map(Some),
             _ => Ok(None),
         }
     }
@@ -345,10 +344,14 @@ impl fmt::Debug for Permit<'_> {
 
 macro_rules! semaphore {
     ($type:ident, $kind:expr) => {
-        travels!([] $type, it => it.0.memory.object(), object => Inner::open(object, $kind).map($type));
+        travels!(
+            [] $type, it => it.0.memory.object(), object => Inner::open(object, $kind).map(Self)
+        );
 
         impl $type {
-            /// Waits for a permit.
+            /// Waits for a permit, and returns it as a guard, which gives it back when it is
+            /// dropped. Without a guard, as `acquire` of Python and of [`Lock`](super::Lock), it is
+            /// [`acquire_raw`](Self::acquire_raw).
             ///
             /// # Errors
             /// [`OwnerDied`], with the permit, if its last holder died with it.
@@ -356,7 +359,7 @@ macro_rules! semaphore {
                 self.0.permit_for_ever()
             }
 
-            /// Takes a permit, if one is there.
+            /// As [`acquire`](Self::acquire), if a permit is there.
             ///
             /// # Errors
             /// [`OwnerDied`], with the permit, if its last holder died with it.
@@ -364,7 +367,8 @@ macro_rules! semaphore {
                 self.0.permit(Deadline::after(Duration::ZERO))
             }
 
-            /// Waits for a permit, for `timeout` at most; `None` if it passed. Zero means try.
+            /// As [`acquire`](Self::acquire), for `timeout` at most; `None` if it passed. Zero
+            /// means try.
             ///
             /// # Errors
             /// [`OwnerDied`], with the permit, if its last holder died with it.
@@ -376,7 +380,8 @@ macro_rules! semaphore {
             }
 
             /// Waits for a permit, without a guard: [`release`](Self::release) gives it back, from
-            /// any process. Such a permit has no holder: if the process dies, it is lost.
+            /// any process. With a guard, it is [`acquire`](Self::acquire). A permit without one
+            /// has no holder: if the process dies, it is lost.
             ///
             /// # Errors
             /// [`is_owner_died`](Error::is_owner_died) if it was a guard's permit, whose holder
@@ -412,10 +417,13 @@ macro_rules! semaphore {
 
 /// A number of permits: as many may do something at the same time.
 ///
-/// [`acquire`](Semaphore::acquire) gives a guard, whose drop gives the permit back; Python's habit
-/// of acquiring and releasing by hand is [`acquire_raw`](Semaphore::acquire_raw) and
-/// [`release`](Semaphore::release). The permit of a guard whose process was killed comes back, and
-/// who gets it is told ([`OwnerDied`]). Up to 1,024 guards hold or wait for permits at a time.
+/// [`acquire`](Semaphore::acquire) gives a guard, and dropping the guard gives the permit back;
+/// [`acquire_raw`](Semaphore::acquire_raw) gives none, and [`release`](Semaphore::release) gives
+/// the permit back, as in Python. (Of a [`Lock`](super::Lock), it is `lock` that gives a guard, and
+/// `acquire` that gives none.)
+///
+/// The permit of a guard whose process was killed comes back, and who gets it is told
+/// ([`OwnerDied`]). Up to 1,024 guards hold or wait for permits at a time.
 ///
 /// A waiter looks for a few microseconds, then sleeps. Releasing `n` permits wakes `n` sleepers;
 /// it is not first come first served.

@@ -47,6 +47,14 @@ impl Deadline {
         }
     }
 
+    /// The later of two deadlines.
+    pub(crate) fn max(self, other: Self) -> Self {
+        match (self.0, other.0) {
+            (Some(a), Some(b)) => Self(Some(a.max(b))),
+            _ => Self::NEVER,
+        }
+    }
+
     /// The earlier of two deadlines.
     pub(crate) fn min(self, other: Self) -> Self {
         match (self.0, other.0) {

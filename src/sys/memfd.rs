@@ -10,9 +10,10 @@ use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
+use nix::sys::uio::pwrite;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Creates a memfd of `len` bytes whose size can never change again.
 pub(crate) fn create(name: &str, len: usize) -> io::Result<OwnedFd> {
@@ -86,9 +87,7 @@ pub(crate) fn reserve(fd: impl AsFd, at: usize, len: usize) -> io::Result<()> {
         let step = STEP.min(end - done);
         let result = room::check(end - done).and_then(|()| reserve_range(&fd, done, step));
         if let Err(error) = result {
-            let give_back =
-                FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-            let _ = fallocate(&fd, give_back, at as i64, len as i64);
+            release(&fd, at, len);
             return Err(error);
         }
         done += step;
@@ -111,6 +110,67 @@ fn reserve_range(fd: impl AsFd, at: usize, len: usize) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Gives the memory of a part of the file back; it reads as zeros then.
+pub(crate) fn release(fd: impl AsFd, at: usize, len: usize) {
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    if let (Ok(at), Ok(len)) = (i64::try_from(at), i64::try_from(len)) {
+        // A kernel that does not want to keeps the memory: nothing else is lost.
+        while fallocate(&fd, flags, at, len) == Err(Errno::EINTR) {}
+    }
+}
+
+/// Writes bytes at a place whose memory is there.
+pub(crate) fn write_at(fd: impl AsFd, mut at: usize, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match pwrite(&fd, bytes, i64::try_from(at).map_err(|_| Errno::EFBIG)?) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => (at, bytes) = (at + written, &bytes[written..]),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Reads `len` bytes from byte `at` on, into memory that is not cleared first.
+///
+/// # Errors
+/// `InvalidData` if the whole file does not have that much memory: whoever made it claims more
+/// than was paid for. `OutOfMemory` if there is none for the copy.
+pub(crate) fn read_at(fd: impl AsFd, at: usize, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if fstat(&fd)?.st_blocks.saturating_mul(512) < i64::try_from(len).unwrap_or(i64::MAX) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    bytes.try_reserve_exact(len)?;
+    while bytes.len() < len {
+        let done = bytes.len();
+        let offset = i64::try_from(at + done).map_err(|_| Errno::EINVAL)?;
+        let spare = &mut bytes.spare_capacity_mut()[..len - done];
+        // SAFETY: the kernel writes at most as many bytes as the spare capacity has.
+        let read = unsafe {
+            libc::pread(fd.as_fd().as_raw_fd(), spare.as_mut_ptr().cast(), spare.len(), offset)
+        };
+        match Errno::result(read) {
+            Ok(0) => return Err(io::ErrorKind::InvalidData.into()),
+            // SAFETY: the kernel has written that many bytes behind the old length.
+            Ok(read) => unsafe { bytes.set_len(done + read as usize) },
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(bytes)
+}
+
+/// The length of a memfd that somebody else made and whose memory need not all be there.
+///
+/// # Errors
+/// `InvalidData` if the file could shrink under a mapping.
+pub(crate) fn checked_sparse_len(fd: impl AsFd) -> io::Result<usize> {
+    check_seal(&fd)?;
+    usize::try_from(fstat(&fd)?.st_size).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// Seals a memfd against all writing.
@@ -149,17 +209,25 @@ fn seal(fd: impl AsFd, seals: SealFlag) -> io::Result<()> {
 /// `InvalidData` if the file could shrink under a mapping (no shrink seal), and if its memory is
 /// not really there: a sparse file would let its maker have us allocate what it never paid for.
 pub(crate) fn checked_len(fd: impl AsFd) -> io::Result<usize> {
-    let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    check_seal(&fd)?;
+    let stat = fstat(&fd)?;
+    let allocated = stat.st_blocks.saturating_mul(512);
+    usize::try_from(stat.st_size.min(allocated)).or_else(|_| invalid("a memfd larger than memory"))
+}
+
+fn check_seal(fd: impl AsFd) -> io::Result<()> {
     let seals = match fcntl(&fd, FcntlArg::F_GET_SEALS) {
         Ok(bits) => SealFlag::from_bits_truncate(bits),
         Err(_) => return invalid("a block that is not a memfd"),
     };
-    if !seals.contains(SealFlag::F_SEAL_SHRINK) {
-        return invalid("a memfd that is not sealed against shrinking");
+    match seals.contains(SealFlag::F_SEAL_SHRINK) {
+        true => Ok(()),
+        false => invalid("a memfd that is not sealed against shrinking"),
     }
-    let stat = fstat(&fd)?;
-    let allocated = stat.st_blocks.saturating_mul(512);
-    usize::try_from(stat.st_size.min(allocated)).or_else(|_| invalid("a memfd larger than memory"))
+}
+
+fn invalid<T>(what: &'static str) -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
 /// The size of the explicit huge pages that a memfd is made of, if it is.

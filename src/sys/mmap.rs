@@ -62,6 +62,13 @@ impl Mapping {
         Self::placed(fd, len, inherit, Placement::PLAIN)
     }
 
+    /// Maps `len` bytes from byte `at` on, a multiple of the page size, for reading and writing.
+    /// Forked children have the mapping, too.
+    pub(crate) fn part(fd: impl AsFd, at: usize, len: usize) -> io::Result<Self> {
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        Self::new(fd, at, len, protection, MapFlags::MAP_SHARED, Inherit::Yes, 1)
+    }
+
     /// As [`read_write`](Self::read_write), at a place of this kind.
     pub(crate) fn placed(
         fd: impl AsFd,
@@ -71,7 +78,7 @@ impl Mapping {
     ) -> io::Result<Self> {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let align = placement.align;
-        let mapping = Self::new(fd, len, protection, MapFlags::MAP_SHARED, inherit, align)?;
+        let mapping = Self::new(fd, 0, len, protection, MapFlags::MAP_SHARED, inherit, align)?;
         if placement.transparent_huge {
             // Advice: a kernel without huge pages for shared memory goes on with small ones.
             // SAFETY: the range was mapped just now and belongs to `mapping`.
@@ -82,7 +89,7 @@ impl Mapping {
 
     /// Maps `len` bytes of `fd` for reading; writes of others show.
     pub(crate) fn read_only(fd: impl AsFd, len: usize, inherit: Inherit) -> io::Result<Self> {
-        Self::new(fd, len, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, inherit, 1)
+        Self::new(fd, 0, len, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, inherit, 1)
     }
 
     /// Maps `len` bytes of a file that nobody can write to any more, for reading.
@@ -90,7 +97,7 @@ impl Mapping {
     /// The mapping is private: before Linux 6.7 a file that is sealed against writing could not be
     /// mapped shared, and a file that is to be sealed must not be.
     pub(crate) fn frozen(fd: impl AsFd, len: usize) -> io::Result<Self> {
-        Self::new(fd, len, ProtFlags::PROT_READ, Self::FROZEN, Inherit::Yes, 1)
+        Self::new(fd, 0, len, ProtFlags::PROT_READ, Self::FROZEN, Inherit::Yes, 1)
     }
 
     /// Private; and of explicit huge pages none are set aside for writes that cannot happen.
@@ -166,6 +173,7 @@ impl Mapping {
 
     fn new(
         fd: impl AsFd,
+        at: usize,
         len: usize,
         protection: ProtFlags,
         sharing: MapFlags,
@@ -175,8 +183,9 @@ impl Mapping {
         let size = NonZeroUsize::new(len)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a mapping of 0 bytes"))?;
         let start = if align <= page_size() {
+            let at = libc::off_t::try_from(at).map_err(|_| Errno::EINVAL)?;
             // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing.
-            unsafe { mmap(None, size, protection, sharing, fd, 0) }?.cast()
+            unsafe { mmap(None, size, protection, sharing, fd, at) }?.cast()
         } else {
             map_aligned(fd, size, protection, sharing, align)?
         };

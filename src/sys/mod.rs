@@ -26,3 +26,4 @@ pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod spin;
 pub(crate) mod stack;
+pub(crate) mod stream;

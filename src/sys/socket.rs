@@ -8,8 +8,8 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv as peek,
-    recvmsg, sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
+    bind, connect, getsockname, recv as peek, recvmsg, sendmsg, socket, socketpair,
 };
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// The most descriptors that one message carries.
 pub(crate) const MAX_FDS: usize = 240;
 /// The most that the kernel passes in one message: `SCM_MAX_FD` in <net/scm.h>.
-const SCM_MAX_FD: usize = 253;
+pub(crate) const SCM_MAX_FD: usize = 253;
 
 /// The largest message in bytes; anything larger travels in a memfd beside it.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
@@ -39,6 +39,43 @@ pub(crate) enum Received {
 /// A connected pair of close-on-exec message sockets.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// A socket that is connected to itself: whoever has it can send, and whoever has it can receive.
+///
+/// For a moment before it is connected it has an address, chosen by the kernel, to which any
+/// process in the network namespace could send; afterwards nobody else can.
+pub(crate) fn to_self() -> io::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?;
+    connect(socket.as_raw_fd(), &getsockname::<UnixAddr>(socket.as_raw_fd())?)?;
+    Ok(socket)
+}
+
+/// Copies the beginning of the next message out, and leaves it there; how many bytes that is.
+/// `None` if there is no message.
+pub(crate) fn look(socket: impl AsFd, target: &mut [u8]) -> Option<usize> {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    loop {
+        match peek(socket.as_fd().as_raw_fd(), target, flags) {
+            Err(Errno::EINTR) => {}
+            result => return result.ok().filter(|len| *len > 0),
+        }
+    }
+}
+
+/// Whether all other ends are closed.
+pub(crate) fn is_hung_up(socket: impl AsFd) -> bool {
+    let mut polls = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+    loop {
+        match poll(&mut polls, PollTimeout::ZERO) {
+            Err(Errno::EINTR) => {}
+            Err(_) => return false,
+            Ok(_) => break,
+        }
+    }
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    polls[0].revents().is_some_and(|events| events.intersects(gone))
 }
 
 /// Sends one message with descriptors; `wait` says whether to wait for room.
@@ -215,6 +252,32 @@ mod tests {
         let received = try_recv(&b, &mut buffer).expect("received");
         assert!(matches!(received, Received::Message(MAX_MESSAGE, _)));
         assert_eq!(buffer, [7; MAX_MESSAGE]);
+    }
+
+    #[test]
+    fn a_socket_that_is_connected_to_itself_hears_nobody_else() {
+        let own = to_self().expect("socket");
+        let address = getsockname::<UnixAddr>(own.as_raw_fd()).expect("address");
+        let other = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+            .expect("socket");
+        assert_eq!(connect(other.as_raw_fd(), &address), Err(Errno::EPERM));
+        assert_eq!(look(&own, &mut [0; 4]), None);
+        send(&own, b"to myself", &[own.as_fd()], false).expect("send");
+        let mut start = [0; 4];
+        assert_eq!((look(&own, &mut start), &start), (Some(4), b"to m"));
+        let received = try_recv(&own, &mut Vec::new()).expect("recv");
+        assert!(matches!(received, Received::Message(9, fds) if fds.len() == 1));
+        assert!(!is_hung_up(&own));
+    }
+
+    #[test]
+    fn who_is_left_alone_hears_of_it() {
+        let (a, b) = pair().expect("socketpair");
+        let again = b.try_clone().expect("dup");
+        drop(b);
+        assert!(!is_hung_up(&a));
+        drop(again);
+        assert!(is_hung_up(&a));
     }
 
     #[test]

@@ -62,7 +62,8 @@ pub(crate) struct Call {
     pub(crate) arguments: Body,
 }
 
-/// What a new child is to be. Descriptors: the lifeline, then the role's, then bodies, then objects.
+/// What a new child is to be. Descriptors: the lifeline, then the role's, then bodies, then
+/// objects.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Setup {
     /// The identity of the parent's build.
@@ -243,7 +244,9 @@ mod tests {
     proptest::proptest! {
         /// P4: whatever a child sends, the parent gets a message or an error.
         #[test]
-        fn garbage_on_the_socket_is_an_error(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 1..512)) {
+        fn garbage_on_the_socket_is_an_error(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 1..512),
+        ) {
             let (a, b) = socket::pair().expect("pair");
             socket::send(&a, &bytes, &[], true).expect("send");
             let _ = try_recv::<ToParent>(&b, &mut Vec::new());

@@ -40,6 +40,10 @@ thread_local! {
 const OUTSIDE: &str = "a shared object can only travel as an argument, an item, a context or a \
                        result of a multiproc call, because its descriptor goes beside the message";
 
+const TOO_MANY: &str = "more than 224 shared objects in one value or one set of arguments, because \
+                        their descriptors go in one message; send them in several";
+const _: () = assert!(MAX_HANDLES == 224);
+
 /// Sets a thread's cell for the time of `run`, then puts back what was there: calls nest, because
 /// the user's code runs in them.
 fn with<T, R>(
@@ -60,7 +64,8 @@ fn with<T, R>(
     (result, value)
 }
 
-/// Runs `encode` and returns the objects whose handles it encoded.
+/// Runs `encode` and returns the objects whose handles it encoded: [`MAX_HANDLES`] at most, the
+/// next one cannot be encoded.
 #[inline]
 pub(crate) fn collecting<R>(encode: impl FnOnce() -> R) -> (R, Carried) {
     let (result, carried) = with(&SENDING, Vec::new(), encode);
@@ -152,17 +157,19 @@ pub(crate) fn serialize<S: Serializer>(
     object: &Arc<Object>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let sending = SENDING.with_borrow_mut(|sending| {
-        let carried = sending.as_mut()?;
-        if !carried.iter().any(|known| known.uid() == object.uid()) {
-            carried.push(object.clone());
+    let collected = SENDING.with_borrow_mut(|sending| {
+        let carried = sending.as_mut().ok_or(OUTSIDE)?;
+        if carried.iter().any(|known| known.uid() == object.uid()) {
+            return Ok(());
         }
-        Some(())
+        if carried.len() == MAX_HANDLES {
+            return Err(TOO_MANY);
+        }
+        carried.push(object.clone());
+        Ok(())
     });
-    match sending {
-        Some(()) => serializer.serialize_u64(object.uid()),
-        None => Err(refuse_encoding(OUTSIDE)),
-    }
+    collected.map_err(refuse_encoding)?;
+    serializer.serialize_u64(object.uid())
 }
 
 /// The error for a handle that cannot be encoded.

@@ -4,6 +4,7 @@
 pub(crate) mod control;
 pub(crate) mod handles;
 pub(crate) mod parent_link;
+pub(crate) mod post;
 mod sharing;
 pub(crate) mod travel;
 pub(crate) mod worker_link;

@@ -306,11 +306,9 @@ impl ParentLink {
                         ));
                     }
                     ToParent::Block { id } => self.announced(id, message.fds)?,
-                    ToParent::Objects { number, .. } if message.is_short => {
-                        self.objects.push_back((number, None));
-                    }
                     ToParent::Objects { number, uids } => {
-                        self.announced_objects(number, &uids, message.fds)?;
+                        let fds = (!message.is_short).then_some(message.fds);
+                        self.announced_objects(number, &uids, fds)?;
                     }
                     ToParent::Missing { uids } => {
                         self.known.retain(|known| !uids.contains(known));
@@ -347,22 +345,24 @@ impl ParentLink {
         Ok(())
     }
 
+    /// Keeps the objects of message `number` until its record is read; no descriptors where this
+    /// process could not take them.
     fn announced_objects(
         &mut self,
         number: u64,
         uids: &[u64],
-        fds: Vec<OwnedFd>,
+        fds: Option<Vec<OwnedFd>>,
     ) -> Result<(), Violation> {
-        if uids.len() != fds.len() {
+        if fds.as_ref().is_some_and(|fds| fds.len() != uids.len()) {
             return Err(Violation("objects without descriptors"));
         }
         let waiting = self.objects.iter().flat_map(|(_, objects)| objects).map(Received::len);
-        let waiting: usize = waiting.sum();
-        if waiting + fds.len() > MAX_OBJECTS || self.objects.len() >= MAX_MESSAGES {
+        let objects = waiting.sum::<usize>() + fds.as_ref().map_or(0, Vec::len);
+        if objects > MAX_OBJECTS || self.objects.len() >= MAX_MESSAGES {
             return Err(Violation("too many objects without a record"));
         }
-        let received = handles::receive(uids, fds.into_iter()).collect();
-        self.objects.push_back((number, Some(received)));
+        let received = fds.map(|fds| handles::receive(uids, fds.into_iter()).collect());
+        self.objects.push_back((number, received));
         Ok(())
     }
 
@@ -422,4 +422,27 @@ fn first_word(body: &[u8]) -> Result<(u64, &[u8]), Violation> {
 
 fn slot_of(id: u32) -> usize {
     id as usize % POOLED_BLOCKS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::socket;
+
+    /// P4: also where the parent has too many open files to take what is sent.
+    #[test]
+    fn messages_without_a_record_are_bounded_with_and_without_descriptors() {
+        let refused = |fds: fn() -> Option<Vec<OwnedFd>>| {
+            let (rings, _) = Rings::create().expect("rings");
+            let (parent, _worker) = socket::pair().expect("a pair");
+            let mut link = ParentLink::new(rings, InternalFd::new(parent));
+            let announce = |number| link.announced_objects(number, &[], fds());
+            let refused =
+                (0..2 * MAX_MESSAGES as u64).map(announce).position(|taken| taken.is_err());
+            (refused, link.objects.len())
+        };
+        let bound = (Some(MAX_MESSAGES), MAX_MESSAGES);
+        assert_eq!(refused(|| Some(Vec::new())), bound);
+        assert_eq!(refused(|| None), bound);
+    }
 }

@@ -22,8 +22,8 @@ impl<'de> Deserialize<'de> for Handle {
 }
 
 /// Implements `Serialize` and `Deserialize` for a type that is a handle of one object and nothing
-/// else. `travels!([generics] Type, this => object, received => open)`: where the object of a handle
-/// is, and how the handle of an object that came is made, which checks it.
+/// else. `travels!([generics] Type, this => object, received => open)`: where the object of a
+/// handle is, and how the handle of an object that came is made, which checks it.
 macro_rules! travels {
     ([$($generics:tt)*] $type:ty, $this:ident => $object:expr, $received:ident => $open:expr) => {
         impl<$($generics)*> serde::Serialize for $type {

@@ -1,7 +1,7 @@
 //! The worker's end of its link to the parent.
 
 use super::control::{self, Failure, Incoming, Message, ToChild, ToParent};
-use super::handles::{self, MAX_HANDLES};
+use super::handles;
 use crate::shm::block::{ArgumentBlock, LARGEST_POOLED, WriterBlock, capacity_for};
 use crate::shm::board::{Board, Command};
 use crate::shm::claim::{self, Position};
@@ -393,12 +393,6 @@ impl Outbox {
     /// Sends the descriptors of the objects that the value names; returns the message's number.
     fn send_collected(&mut self) -> Result<u64, Failure> {
         let carried = handles::take_collected();
-        if carried.len() > MAX_HANDLES {
-            return Err(Failure::Encode(format!(
-                "it names {} shared objects (at most {MAX_HANDLES} in one result)",
-                carried.len()
-            )));
-        }
         let fds: Vec<_> = handles::descriptors(&carried).collect();
         self.carried += 1;
         let number = self.carried;

@@ -4,8 +4,10 @@
 pub mod isolated;
 pub mod package;
 pub mod processes;
+pub mod scribble;
 pub mod sync;
 pub mod temp;
+pub mod wire;
 
 use std::time::{Duration, Instant};
 

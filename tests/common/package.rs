@@ -15,8 +15,10 @@ impl Package {
         let repository = env!("CARGO_MANIFEST_DIR");
         let package = Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
         let manifest = format!(
-            "[package]\nname = \"{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n\
-             [dependencies]\nmultiproc = {{ path = {repository:?} }}\nlibc = \"0.2\"\nbytemuck = \"1\"\n\n{profile}"
+            "[package]\nname = \"{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n\
+             [workspace]\n\n\
+             [dependencies]\nmultiproc = {{ path = {repository:?} }}\nlibc = \"0.2\"\n\
+             bytemuck = \"1\"\n\n{profile}"
         );
         package.write("Cargo.toml", &manifest);
         // The same versions as here: they are on this machine.

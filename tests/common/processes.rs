@@ -60,6 +60,11 @@ pub fn is_alive(pid: u32) -> bool {
     entry(pid).is_some_and(|entry| entry.is_alive())
 }
 
+/// Whether a thread sleeps until something happens; the id of a process is that of its first one.
+pub fn is_asleep(thread: u32) -> bool {
+    entry(thread).is_some_and(|entry| entry.state == 'S')
+}
+
 /// Waits until none of these processes runs.
 #[track_caller]
 pub fn wait_until_gone(pids: &[u32]) {

@@ -1,6 +1,6 @@
 //! What the tests of locks and signals have in common.
 
-use super::processes::entry;
+use super::processes::is_asleep;
 use super::{PATIENCE, wait_until};
 use multiproc::{Data, Function, Process, StartMethod};
 use std::time::Instant;
@@ -50,7 +50,7 @@ pub fn finish_all<R: Data>(processes: impl IntoIterator<Item = Process<R>>) -> V
 #[track_caller]
 pub fn wait_until_asleep<R: Data>(process: &Process<R>) {
     let pid = process.pid();
-    wait_until("it sleeps", || entry(pid).is_some_and(|entry| entry.state == 'S'));
+    wait_until("it sleeps", || is_asleep(pid));
 }
 
 /// How often this thread has gone to sleep.

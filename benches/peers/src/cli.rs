@@ -54,9 +54,7 @@ pub fn parse() -> Options {
 /// system among them all systems.
 fn select(args: &Args) -> Result<Options, String> {
     let systems = systems::all();
-    let is_workload = |name: &str| {
-        Workload::all().any(|workload| workload.name() == name || workload.group() == name)
-    };
+    let is_workload = |name: &str| Workload::all().any(|workload| workload.is_called(name));
     let is_system =
         |name: &str| systems.iter().any(|system| system.name() == name || system.family() == name);
 
@@ -77,7 +75,7 @@ fn select(args: &Args) -> Result<Options, String> {
     let workloads = Workload::all()
         .filter(|workload| {
             if any_workload {
-                named(workload.name()) || named(workload.group())
+                args.only.iter().any(|only| workload.is_called(only))
             } else {
                 !(args.quick && workload.beyond_quick())
             }
@@ -121,6 +119,10 @@ mod tests {
         assert_eq!(systems.len(), 4);
         let (_, systems) = selected("--only multiproc").unwrap();
         assert_eq!(systems, ["multiproc", "multiproc_forkserver", "multiproc_fork"]);
+        let (workloads, _) = selected("--only listener_pingpong,queue_64k").unwrap();
+        assert_eq!(workloads, ["queue_64k", "listener_pingpong_unix", "listener_pingpong_tcp"]);
+        let (workloads, _) = selected("--only channels").unwrap();
+        assert_eq!(workloads.len(), 9);
         assert!(selected("--only rayonn").unwrap_err().contains("std_threads"));
     }
 }

@@ -32,6 +32,9 @@ pub const CHILD_EXIT: &str = "exit";
 /// Value of [`CHILD_ENV`]: be a worker of the `ipc_channel` system.
 pub const CHILD_IPC: &str = "ipc";
 
+/// Value of [`CHILD_ENV`]: be the other party of the `ipc_channel` system.
+pub const CHILD_IPC_PARTY: &str = "ipc_party";
+
 /// Value of [`CHILD_ENV`]: take one sample and print it.
 pub const CHILD_SAMPLE: &str = "sample";
 
@@ -48,6 +51,9 @@ fn main() -> Result<ExitCode> {
 
     match child.as_deref().and_then(|value| value.to_str()) {
         Some(CHILD_IPC) => systems::ipc_channel::serve().map(|()| ExitCode::SUCCESS),
+        Some(CHILD_IPC_PARTY) => {
+            systems::ipc_channel::channels::serve().map(|()| ExitCode::SUCCESS)
+        }
         Some(CHILD_SAMPLE) => sample::take_and_print().map(|()| ExitCode::SUCCESS),
         _ => harness::run(&cli::parse()),
     }

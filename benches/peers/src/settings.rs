@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::workload::Workload;
+use crate::workload::{BLOCKS_ROOM, NUMBERS_ROOM, Workload};
 
 /// Workers of a pool wherever the workload does not say otherwise.
 pub const WORKERS: usize = 2;
@@ -76,12 +76,16 @@ impl Settings {
 
     /// What has to be known of a workload besides its name.
     pub fn note(&self, workload: Workload) -> Option<String> {
-        if !workload.has_array() {
-            return None;
-        }
         let size = self.array_bytes(workload) >> 20;
         let pythons = self.python_array_bytes(workload) >> 20;
         Some(match workload {
+            Workload::Queue(1) => format!("room for {NUMBERS_ROOM}, std_channel has no bound"),
+            Workload::Queue(_) => format!("room for {NUMBERS_ROOM}"),
+            Workload::QueueBlocks => format!(
+                "room for {BLOCKS_ROOM}, std_channel has no bound; \
+                 processes copy twice, threads once"
+            ),
+            _ if !workload.has_array() => return None,
             Workload::FreezeSend => format!("{size} MiB, the same again and again"),
             _ if size == pythons => format!("{size} MiB"),
             _ => format!("{size} MiB, cpython {pythons} MiB"),

@@ -3,6 +3,18 @@
 /// Items of `map_1m`.
 pub const MAP_ITEMS: u64 = 1_000_000;
 
+/// Numbers that a queue has room for: so many that nobody waits at every one.
+pub const NUMBERS_ROOM: usize = 1024;
+
+/// Bytes of an item of `queue_64k`.
+pub const BLOCK: usize = 64 << 10;
+
+/// Items of [`BLOCK`] bytes that a queue has room for: so few that they stay in a cache.
+pub const BLOCKS_ROOM: usize = 64;
+
+/// Clients of `manager_8_clients`.
+pub const CLIENTS: usize = 8;
+
 /// One thing that is measured for every system that takes part in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {
@@ -46,6 +58,24 @@ pub enum Workload {
     /// Hand an immutable array to a task, which reads both ends of it; the same array
     /// again and again, so that a worker may know it.
     FreezeSend,
+    /// Numbers through one bounded queue, from this many parties to as many others.
+    Queue(usize),
+    /// Items of [`BLOCK`] bytes through a bounded queue, from one party to another.
+    QueueBlocks,
+    /// A number through a pipe to another party, and the next one back.
+    PipePingpong,
+    /// Look up a number in a dictionary which a manager holds.
+    ManagerGet,
+    /// Set a number in such a dictionary.
+    ManagerSet,
+    /// As [`Workload::ManagerGet`], in [`CLIENTS`] processes at once, their calls
+    /// added up.
+    ManagerClients,
+    /// A number through an authenticated connection to another party, and the next
+    /// one back; over a Unix socket.
+    ListenerUnix,
+    /// The same over TCP on the loopback interface.
+    ListenerTcp,
     /// This many tiny tasks on a hot pool, once.
     GrowthTasks(u64),
     /// The peak resident memory of the parent in [`Workload::GrowthTasks`],
@@ -75,13 +105,14 @@ pub enum Reach {
 
 use Workload::{
     Apply, ArraySum, ChunksMut, CpuBound, Echo, EventPingpong, FreezeSend, GrowthPeak, GrowthTasks,
-    GrowthWorkers, IdleCpu, LockContended, LockUncontended, Map, PoolStart, ProcessStart,
-    SemaphoreHandoff, TinyTasks, ValueUpdate, WorkerMemory,
+    GrowthWorkers, IdleCpu, ListenerTcp, ListenerUnix, LockContended, LockUncontended,
+    ManagerClients, ManagerGet, ManagerSet, Map, PipePingpong, PoolStart, ProcessStart, Queue,
+    QueueBlocks, SemaphoreHandoff, TinyTasks, ValueUpdate, WorkerMemory,
 };
 
 impl Workload {
     /// All workloads and their names, in the order they run.
-    const ALL: [(Workload, &str); 27] = [
+    const ALL: [(Workload, &str); 36] = [
         (Apply, "apply_roundtrip"),
         (TinyTasks, "tiny_tasks"),
         (Map, "map_1m"),
@@ -101,6 +132,15 @@ impl Workload {
         (ArraySum, "array_sum"),
         (ChunksMut, "chunks_mut"),
         (FreezeSend, "freeze_send"),
+        (Queue(1), "queue_1p1c"),
+        (Queue(4), "queue_4p4c"),
+        (QueueBlocks, "queue_64k"),
+        (PipePingpong, "pipe_pingpong"),
+        (ManagerGet, "manager_get"),
+        (ManagerSet, "manager_set"),
+        (ManagerClients, "manager_8_clients"),
+        (ListenerUnix, "listener_pingpong_unix"),
+        (ListenerTcp, "listener_pingpong_tcp"),
         (GrowthTasks(100_000), "growth_tasks_1e5"),
         (GrowthTasks(1_000_000), "growth_tasks_1e6"),
         (GrowthTasks(10_000_000), "growth_tasks_1e7"),
@@ -129,26 +169,36 @@ impl Workload {
             .map_or("unnamed", |&(_, name)| name)
     }
 
-    /// A name that stands for several workloads; the own name if there is none.
-    pub fn group(self) -> &'static str {
+    /// Names that stand for this and other workloads.
+    pub fn groups(self) -> &'static [&'static str] {
         match self {
-            Echo(_) => "echo",
-            GrowthTasks(_) | GrowthPeak(_) => "growth_tasks",
-            GrowthWorkers(_) => "growth_workers",
-            _ if self.synchronises() => "sync",
-            _ if self.has_array() => "memory",
-            _ => self.name(),
+            Echo(_) => &["echo"],
+            GrowthTasks(_) | GrowthPeak(_) => &["growth_tasks"],
+            GrowthWorkers(_) => &["growth_workers"],
+            ListenerUnix | ListenerTcp => &["channels", "listener_pingpong"],
+            _ if self.synchronises() => &["sync"],
+            _ if self.has_array() => &["memory"],
+            _ if self.talks() => &["channels"],
+            _ => &[],
         }
+    }
+
+    /// Whether this is its name, or that of one of its groups.
+    pub fn is_called(self, name: &str) -> bool {
+        self.name() == name || self.groups().contains(&name)
     }
 
     /// The unit of a sample.
     pub fn unit(self) -> &'static str {
         match self {
-            Apply | ProcessStart | FreezeSend => "us/op",
+            Apply | ProcessStart | FreezeSend | ManagerGet | ManagerSet => "us/op",
             LockUncontended | LockContended | ValueUpdate => "ns/op",
-            EventPingpong | SemaphoreHandoff => "us/round",
-            ArraySum | ChunksMut => "GB/s",
-            TinyTasks | Map => "items/s",
+            EventPingpong | SemaphoreHandoff | PipePingpong | ListenerUnix | ListenerTcp => {
+                "us/round"
+            }
+            ArraySum | ChunksMut | QueueBlocks => "GB/s",
+            TinyTasks | Map | Queue(_) => "items/s",
+            ManagerClients => "calls/s",
             Echo(_) => "MB/s",
             PoolStart | CpuBound | IdleCpu | GrowthTasks(_) | GrowthWorkers(_) => "s",
             WorkerMemory | GrowthPeak(_) => "bytes",
@@ -158,7 +208,8 @@ impl Workload {
     /// Which direction is better.
     pub fn better(self) -> Better {
         match self {
-            TinyTasks | Map | Echo(_) | ArraySum | ChunksMut => Better::Higher,
+            TinyTasks | Map | Echo(_) | ArraySum | ChunksMut | Queue(_) | QueueBlocks
+            | ManagerClients => Better::Higher,
             _ => Better::Lower,
         }
     }
@@ -181,9 +232,13 @@ impl Workload {
             EventPingpong => &[Reach::Value(1.0)],
             ArraySum | ChunksMut => &[Reach::Times(0.97, "rayon")],
             FreezeSend => &[Reach::Value(20.0)],
-            ValueUpdate | SemaphoreHandoff | GrowthTasks(_) | GrowthPeak(_) | GrowthWorkers(_) => {
-                &[]
-            }
+            Queue(1) => &[Reach::Value(10e6)],
+            Queue(_) => &[Reach::Value(4e6)],
+            QueueBlocks => &[Reach::Value(4.0)],
+            PipePingpong => &[Reach::Value(1.0)],
+            ManagerGet => &[Reach::Value(2.0)],
+            ValueUpdate | SemaphoreHandoff | ManagerSet | ManagerClients | ListenerUnix
+            | ListenerTcp | GrowthTasks(_) | GrowthPeak(_) | GrowthWorkers(_) => &[],
         }
     }
 
@@ -203,6 +258,21 @@ impl Workload {
         matches!(
             self,
             LockUncontended | LockContended | ValueUpdate | EventPingpong | SemaphoreHandoff
+        )
+    }
+
+    /// Whether the workload is about what parties send each other.
+    pub fn talks(self) -> bool {
+        matches!(
+            self,
+            Queue(_)
+                | QueueBlocks
+                | PipePingpong
+                | ManagerGet
+                | ManagerSet
+                | ManagerClients
+                | ListenerUnix
+                | ListenerTcp
         )
     }
 
@@ -230,6 +300,13 @@ mod tests {
     fn names_are_unique() {
         for workload in Workload::all() {
             assert_eq!(Workload::by_name(workload.name()), Some(workload));
+        }
+    }
+
+    #[test]
+    fn groups_are_not_names() {
+        for group in Workload::all().flat_map(Workload::groups) {
+            assert_eq!(Workload::by_name(group), None);
         }
     }
 

@@ -18,6 +18,8 @@ use crate::measure::{chunk_size, spread};
 use crate::primes;
 use crate::{CHILD_ENV, CHILD_IPC};
 
+pub mod channels;
+
 /// Names the one-shot server to which a worker process connects.
 const SERVER_ENV: &str = "PEERS_IPC_SERVER";
 

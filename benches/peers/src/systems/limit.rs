@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::forked::{Shared, fork, wait};
-use super::{Part, System};
+use super::{Facets, Part, System, answered, queued};
 use crate::measure::per_op;
 use crate::reaper;
 use crate::sample::Sample;
@@ -17,10 +17,13 @@ use crate::settings::Settings;
 use crate::workload::Workload;
 use crate::{CHILD_ENV, CHILD_EXIT};
 
+pub mod futex;
+pub mod ring;
+pub mod socket;
+
 /// The lower bounds of a workload or two each.
 enum Limit {
-    /// `apply_roundtrip`, `event_pingpong`: two processes which spin on shared
-    /// memory.
+    /// [`ROUND_TRIPS`]: two processes which spin on shared memory.
     /// `echo_*`: four copies of the bytes within one process.
     Memory,
     /// `process_start`: `posix_spawn` of this executable, and `waitpid`.
@@ -29,11 +32,27 @@ enum Limit {
     Fork,
 }
 
-/// The systems `limit`, `limit_exec` and `limit_fork`.
-pub fn all() -> impl Iterator<Item = Box<dyn System>> {
-    [Limit::Memory, Limit::Exec, Limit::Fork]
-        .into_iter()
-        .map(|limit| Box::new(limit) as Box<dyn System>)
+/// What is a number to another process, and its answer.
+const ROUND_TRIPS: [Workload; 5] = [
+    Workload::Apply,
+    Workload::EventPingpong,
+    Workload::PipePingpong,
+    Workload::ManagerGet,
+    Workload::ManagerSet,
+];
+
+/// The systems `limit`, `limit_exec`, `limit_fork`, `limit_futex` and `limit_socket`.
+pub fn all() -> [Box<dyn System>; 5] {
+    [
+        Box::new(Facets {
+            first: Box::new(Limit::Memory),
+            others: vec![queued::<ring::Spinning>()],
+        }),
+        Box::new(Limit::Exec),
+        Box::new(Limit::Fork),
+        answered::<futex::Sleeping>(),
+        answered::<socket::Socket>(),
+    ]
 }
 
 impl System for Limit {
@@ -55,7 +74,8 @@ impl System for Limit {
 
     fn part(&self, workload: Workload, _: &Settings) -> Part {
         match (self, workload) {
-            (Limit::Memory, Workload::Apply | Workload::EventPingpong | Workload::Echo(_))
+            (Limit::Memory, trip) if ROUND_TRIPS.contains(&trip) => Part::Takes,
+            (Limit::Memory, Workload::Echo(_))
             | (Limit::Exec | Limit::Fork, Workload::ProcessStart) => Part::Takes,
             _ => Part::None,
         }
@@ -64,7 +84,7 @@ impl System for Limit {
     fn sample(&self, workload: Workload, settings: &Settings) -> Result<Sample> {
         let time = settings.loop_time();
         Sample::here(match (self, workload) {
-            (Limit::Memory, Workload::Apply | Workload::EventPingpong) => {
+            (Limit::Memory, trip) if ROUND_TRIPS.contains(&trip) => {
                 let mut partner = Partner::start()?;
                 let mut a = 0;
                 let per_call = per_op(time, || {

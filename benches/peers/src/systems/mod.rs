@@ -3,7 +3,8 @@
 //! A system with worker pools implements [`Launcher`] and [`Pool`] and is listed
 //! as [`Pooled`]; then [`pooled`] measures every workload for it in the same way
 //! as for the others. Likewise [`mod@paired`] measures [`Primitives`], locks and the
-//! like between two parties, and [`arrays`] measures [`Arrays`]. A system that has
+//! like between two parties, [`arrays`] measures [`Arrays`], [`mod@queued`] measures
+//! [`Queues`], and [`mod@answered`] messages to a [`Partner`]. A system that has
 //! several of these is put together from its [`Facets`]. A system of another kind
 //! (another language, bare system calls) implements [`System`] itself.
 
@@ -16,7 +17,9 @@ use crate::sample::Sample;
 use crate::settings::Settings;
 use crate::workload::Workload;
 
+mod answered;
 mod arrays;
+mod crossbeam;
 mod facets;
 mod forked;
 pub mod ipc_channel;
@@ -27,13 +30,18 @@ mod pooled;
 mod procspawn;
 mod pthread;
 mod python;
+mod queued;
 mod rayon;
 mod std_threads;
+mod threaded;
 
+use answered::{Answered, Partner};
 use arrays::{Arrays, InPlace};
 use facets::Facets;
 use paired::{Paired, Primitives};
 use pooled::{Launcher, Pool, Pooled};
+use queued::{Queued, Queues};
+use threaded::{Answering, Channel, Threads};
 
 /// Whether a system takes part in a workload.
 pub enum Part {
@@ -96,7 +104,16 @@ pub fn all() -> Vec<Box<dyn System>> {
             ],
         }),
         Box::new(Pooled(procspawn::ProcSpawn)),
-        Box::new(Pooled(ipc_channel::IpcChannel)),
+        Box::new(Facets {
+            first: Box::new(Pooled(ipc_channel::IpcChannel)),
+            others: vec![
+                queued::<ipc_channel::channels::Channel>(),
+                answered::<ipc_channel::channels::Answering>(),
+            ],
+        }),
+        threaded::<std_threads::channels::Bounded>(),
+        threaded::<std_threads::channels::Unbounded>(),
+        threaded::<crossbeam::Bounded>(),
     ];
     all.extend(python::all());
     all.push(paired::<pthread::Pthread>());
@@ -114,6 +131,21 @@ fn in_place<A: Arrays + 'static>() -> Box<dyn System> {
     Box::new(InPlace::<A>::new())
 }
 
+/// A queue as a system.
+fn queued<Q: Queues + 'static>() -> Box<dyn System> {
+    Box::new(Queued::<Q>::new())
+}
+
+/// What answers as a system.
+fn answered<P: Partner + 'static>() -> Box<dyn System> {
+    Box::new(Answered::<P>::new())
+}
+
+/// Channels between threads as a system.
+fn threaded<C: Channel>() -> Box<dyn System> {
+    Box::new(Facets { first: queued::<Threads<C>>(), others: vec![answered::<Answering<C>>()] })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +157,9 @@ mod tests {
         let named = |name| systems.iter().find(|system| system.name() == name).unwrap();
         let (fork, spawn) = (named("multiproc_fork"), named("multiproc"));
         for workload in Workload::all() {
+            if workload.talks() {
+                continue;
+            }
             let matters = workload.depends_on_start_method();
             assert_eq!(matches!(fork.part(workload, &settings), Part::Takes), matters);
             assert!(matches!(spawn.part(workload, &settings), Part::Takes));

@@ -108,7 +108,7 @@ impl<L: Launcher> System for Pooled<L> {
     fn part(&self, workload: Workload, _: &Settings) -> Part {
         match workload {
             Workload::ProcessStart | Workload::WorkerMemory if !L::PROCESSES => Part::None,
-            _ if workload.synchronises() || workload.has_array() => Part::None,
+            _ if workload.synchronises() || workload.has_array() || workload.talks() => Part::None,
             _ if !self.0.takes(workload) => Part::None,
             _ => Part::Takes,
         }

@@ -1,7 +1,8 @@
 //! `cpython` and `loky`: pools of Python, driven by `python_workloads.py`.
 //!
 //! A Python process is started per sample, as the parent of the pool. What it
-//! measures mirrors [`super::pooled`].
+//! measures mirrors [`super::pooled`], and likewise for queues and the like, which
+//! `python_channels.py` has.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -22,10 +23,16 @@ use crate::primes;
 use crate::procfs;
 use crate::sample::Sample;
 use crate::settings::{Settings, WORKERS};
-use crate::workload::{MAP_ITEMS, Workload};
+use crate::workload::{BLOCK, BLOCKS_ROOM, CLIENTS, MAP_ITEMS, NUMBERS_ROOM, Workload};
 
-/// The Python side.
-const SCRIPT: &str = include_str!("python_workloads.py");
+/// The Python side: the script, and a module which it imports.
+const FILES: [(&str, &str); 2] = [
+    (SCRIPT, include_str!("python_workloads.py")),
+    ("python_channels.py", include_str!("python_channels.py")),
+];
+
+/// The name of the script.
+const SCRIPT: &str = "python_workloads.py";
 
 /// Hands the path of the interpreter to the sampling processes.
 const PYTHON_ENV: &str = "PEERS_PYTHON";
@@ -61,13 +68,16 @@ struct Order {
     method: Option<&'static str>,
     /// What to do, by the names which the script knows.
     operation: &'static str,
-    /// The size of the pool.
+    /// The size of the pool, or the clients of a manager; of a queue the producers, and
+    /// as many consumers.
     workers: usize,
     /// How long to repeat the operation.
     seconds: f64,
-    /// Tasks, items, bytes or numbers; for "primes" the count that has to come out.
+    /// Tasks, items, bytes or numbers; for "primes" the count that has to come out; for
+    /// "queue" the bytes of an item, or zero for a number.
     size: u64,
-    /// Items per chunk, for an array or for a library without chunking of its own.
+    /// Items per chunk, for an array or for a library without chunking of its own; for
+    /// "queue" the items it has room for.
     chunk: usize,
     /// The spans in which to count primes.
     spans: Vec<(u64, u64)>,
@@ -154,7 +164,11 @@ impl System for Python {
         match (self.library, workload) {
             // It has executors only.
             (Library::Loky, Workload::ProcessStart) => Part::None,
-            (Library::Loky, _) if workload.synchronises() || workload.has_array() => Part::None,
+            (Library::Loky, _)
+                if workload.synchronises() || workload.has_array() || workload.talks() =>
+            {
+                Part::None
+            }
             (Library::Multiprocessing, _) if method_matters != self.method.is_some() => Part::None,
             (_, Workload::CpuBound) if settings.quick => {
                 Part::Skipped("the same work takes Python many seconds; only without --quick")
@@ -166,8 +180,10 @@ impl System for Python {
     fn sample(&self, workload: Workload, settings: &Settings) -> Result<Sample> {
         let directory = tempfile::Builder::new().prefix("peers-").tempdir()?;
         // Not `python -c`: with `spawn` the workers import the file again.
-        let path = directory.path().join("python_workloads.py");
-        fs::write(&path, SCRIPT)?;
+        for (name, text) in FILES {
+            fs::write(directory.path().join(name), text)?;
+        }
+        let path = directory.path().join(SCRIPT);
 
         let order = self.order(workload, settings)?;
         let mut script = Script::start(&path, &order)?;
@@ -192,7 +208,14 @@ impl System for Python {
             | Workload::ProcessStart
             | Workload::EventPingpong
             | Workload::SemaphoreHandoff
-            | Workload::FreezeSend => seconds * 1e6,
+            | Workload::FreezeSend
+            | Workload::PipePingpong
+            | Workload::ManagerGet
+            | Workload::ManagerSet
+            | Workload::ListenerUnix
+            | Workload::ListenerTcp => seconds * 1e6,
+            Workload::Queue(_) | Workload::ManagerClients => 1.0 / seconds,
+            Workload::QueueBlocks => BLOCK as f64 / 1e9 / seconds,
             Workload::ArraySum | Workload::ChunksMut => {
                 settings.python_array_bytes(workload) as f64 / 1e9 / seconds
             }
@@ -227,6 +250,14 @@ impl Python {
             Workload::ArraySum => ("sum", numbers, WORKERS),
             Workload::ChunksMut => ("mirror", numbers, WORKERS),
             Workload::FreezeSend => ("send", numbers, WORKERS),
+            Workload::Queue(pairs) => ("queue", 0, pairs),
+            Workload::QueueBlocks => ("queue", BLOCK as u64, 1),
+            Workload::PipePingpong => ("pipe", 0, 1),
+            Workload::ManagerGet => ("manager_get", 0, 1),
+            Workload::ManagerSet => ("manager_set", 0, 1),
+            Workload::ManagerClients => ("manager_clients", 0, CLIENTS),
+            Workload::ListenerUnix => ("listener_unix", 0, 1),
+            Workload::ListenerTcp => ("listener_tcp", 0, 1),
             Workload::GrowthPeak(_) => bail!("comes along with the time"),
         };
         Ok(Order {
@@ -236,9 +267,11 @@ impl Python {
             workers,
             seconds: settings.loop_time().as_secs_f64(),
             size,
-            chunk: match workload.has_array() {
-                true => arrays::CHUNK,
-                false => chunk_size(usize::try_from(size)?, workers),
+            chunk: match workload {
+                Workload::Queue(_) => NUMBERS_ROOM,
+                Workload::QueueBlocks => BLOCKS_ROOM,
+                _ if workload.has_array() => arrays::CHUNK,
+                _ => chunk_size(usize::try_from(size)?, workers),
             },
             spans: match workload {
                 Workload::CpuBound => primes::spans(),

@@ -404,6 +404,13 @@ def send(order):
         segment.unlink()
 
 
+def channels(order):
+    """Runs an operation of python_channels.py; returns seconds."""
+    import python_channels
+
+    return python_channels.ALL[order["operation"]](order)
+
+
 ALONE = {
     "lock": between_two,
     "contend": between_two,
@@ -413,6 +420,13 @@ ALONE = {
     "sum": in_place,
     "mirror": in_place,
     "send": send,
+    "queue": channels,
+    "pipe": channels,
+    "listener_unix": channels,
+    "listener_tcp": channels,
+    "manager_get": channels,
+    "manager_set": channels,
+    "manager_clients": channels,
 }
 
 

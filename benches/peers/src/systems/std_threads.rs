@@ -12,6 +12,7 @@ use crate::measure::chunk_size;
 use crate::primes;
 
 pub mod arrays;
+pub mod channels;
 pub mod primitives;
 
 /// The system `std_threads`.

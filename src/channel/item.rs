@@ -1,0 +1,62 @@
+//! Items on their way into a queue, and out of it.
+
+use crate::codec::{
+    NotDecoded, NotEncoded, Reader, bulk_parts, decode_value, encode_value, may_carry, naming,
+};
+use crate::error::Kind;
+use crate::wire::handles::{self, Carried, Received};
+use crate::{Data, Error, Execution, Result};
+use std::cell::Cell;
+
+thread_local! {
+    /// The memory of the last encoding, to be used again.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Larger memory than this is not kept.
+const KEPT: usize = 1 << 20;
+
+/// Encodes an item, on the caller's thread, before anything is locked or taken; then runs `put` with
+/// the bytes, in two parts, and the objects that the item names.
+#[inline]
+pub(super) fn encoded<T: Data, R>(
+    item: &T,
+    put: impl FnOnce([&[u8]; 2], Carried) -> Result<R>,
+) -> Result<R> {
+    if let Some((header, body)) = bulk_parts(item) {
+        return put([header.bytes(), body], Carried::new());
+    }
+    // Whoever puts something while it is encoded finds no memory here, and takes new.
+    let mut bytes = SCRATCH.take();
+    bytes.clear();
+    let ((), carried) = naming(|| encode_value(item, &mut bytes)).map_err(|error| match error {
+        NotEncoded::Refused(what) => not_encoded(&what),
+        NotEncoded::Full => not_encoded("it is too large"),
+    })?;
+    let result = put([&bytes, &[]], carried);
+    if bytes.capacity() <= KEPT {
+        SCRATCH.set(bytes);
+    }
+    result
+}
+
+/// The error for an item that cannot be put.
+#[cold]
+pub(super) fn not_encoded(what: &str) -> Error {
+    let kind = Kind::Encode(Execution::NotStarted);
+    Error::new(kind, format!("the item could not be encoded, and was not put: {what}"))
+}
+
+/// The item that came as these bytes, with these objects.
+#[inline]
+pub(super) fn decode<T: Data>(bytes: &[u8], received: Received) -> Result<T> {
+    let decode = || decode_value(&mut Reader(bytes));
+    let decoded = if may_carry::<T>() { handles::providing(received, decode) } else { decode() };
+    decoded.map_err(not_decoded)
+}
+
+#[cold]
+fn not_decoded(NotDecoded(what): NotDecoded) -> Error {
+    let kind = Kind::Decode(Execution::Failed);
+    Error::new(kind, format!("an item was taken that could not be decoded: {what}"))
+}

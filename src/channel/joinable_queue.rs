@@ -1,0 +1,250 @@
+use super::line::{self, Line, QueueStats, Shutdown, verbs};
+use super::ringed::{OWN, Ringed};
+use super::unfinished::{Account, TooMany};
+use crate::shm::memory::Kind;
+use crate::shm::owner::{self, Look};
+use crate::shm::ring::{Receiving, Room};
+use crate::shm::seats::{Seats, TABLE};
+use crate::sys::clock::Deadline;
+use crate::wire::handles::Received;
+use crate::wire::travel::travels;
+use crate::{Data, Error, Result};
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+const KIND: Kind = Kind::new("multiproc-joinable-queue");
+/// The word on which those sleep who join.
+const BELL: usize = OWN;
+/// How many items processes had that died before they were done.
+const ABANDONED: usize = OWN + 8;
+const SEATS_AT: usize = OWN + 64;
+const _: () = assert!(SEATS_AT + TABLE <= 64 * 1024, "the words end with the ring's header");
+
+/// A [`Queue`](crate::Queue) that knows which items are done, so that one can wait until all are:
+/// Python's `multiprocessing.JoinableQueue`.
+///
+/// Whoever takes an item calls [`task_done`](JoinableQueue::task_done) when it has dealt with it;
+/// [`join`](JoinableQueue::join) waits until that has happened for all items that were put.
+///
+/// An item that was taken belongs to the process that took it, and any thread of that process may
+/// say that it is done. This is the difference from Python, where any process may: it lets `join`
+/// see that a process died, or ended, with items that were not done. Those count as done then, and
+/// as lost in [`stats`](JoinableQueue::stats), so nobody waits for them for ever.
+/// One process may have 16 million items that are not done, and 1,024 processes may have any.
+///
+/// ```
+/// use multiproc::{JoinableQueue, Process};
+///
+/// fn work(jobs: JoinableQueue<u32>) {
+///     for job in jobs.iter().flatten() {
+///         assert!(job < 100);
+///         jobs.task_done().expect("it was taken");
+///     }
+/// }
+///
+/// let jobs = JoinableQueue::new()?;
+/// let mut worker = Process::spawn(work, (jobs.clone(),))?;
+/// for job in 0..100_u32 {
+///     jobs.put(job)?;
+/// }
+/// jobs.join();
+/// assert_eq!(jobs.unfinished(), 0);
+/// jobs.close();
+/// worker.join()?;
+/// # Ok::<(), multiproc::Error>(())
+/// ```
+pub struct JoinableQueue<T>(Joinable<T>);
+
+struct Joinable<T>(Ringed<T>);
+
+impl<T> Clone for Joinable<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+travels!([T: Data] JoinableQueue<T>, queue => queue.0.0.object(), object => Ringed::open(object, KIND).map(Joinable).map(JoinableQueue));
+
+verbs!([T: Data] JoinableQueue<T>);
+
+impl<T: Data> JoinableQueue<T> {
+    /// Makes a queue for as many items as there is memory for.
+    ///
+    /// # Errors
+    /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
+    /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
+    pub fn new() -> Result<Self> {
+        Self::create(Room::Unlimited)
+    }
+
+    /// Makes a queue for so many items at most.
+    ///
+    /// # Errors
+    /// [`is_invalid_input`](crate::Error::is_invalid_input) if that is 0; else as
+    /// [`new`](Self::new).
+    pub fn bounded(capacity: usize) -> Result<Self> {
+        line::checked_capacity(capacity).map(Room::Items).and_then(Self::create)
+    }
+
+    fn create(room: Room) -> Result<Self> {
+        let ringed = Ringed::create(KIND, room).map_err(|error| line::not_made("queue", error))?;
+        Ok(Self(Joinable(ringed)))
+    }
+
+    /// Says that an item, which this process has taken, is done.
+    ///
+    /// # Errors
+    /// [`is_invalid_input`](Error::is_invalid_input) if this process has taken none, or has said so
+    /// for all that it took.
+    pub fn task_done(&self) -> Result<()> {
+        match self.0.account().done(owner::my_process()) {
+            true => Ok(()),
+            false => Err(Error::invalid(
+                "task_done() was called more often than this process has taken items from the queue",
+            )),
+        }
+    }
+
+    /// Waits until all items that were put have been taken, and are done or lost. At once if nothing
+    /// was put.
+    pub fn join(&self) {
+        while !self.0.join_until(Deadline::NEVER) {}
+    }
+
+    /// As [`join`](Self::join), for `timeout` at most. Zero means look,
+    /// [`Duration::MAX`] for ever.
+    ///
+    /// # Errors
+    /// [`is_timeout`](Error::is_timeout) if some were not done all the time.
+    pub fn join_timeout(&self, timeout: Duration) -> Result<()> {
+        match self.0.join_until(line::after(timeout)) {
+            true => Ok(()),
+            false => Err(line::timeout("end of all items of the queue", timeout)),
+        }
+    }
+
+    /// How many items were put and are not done, at this moment; also those of processes that have
+    /// died, until somebody finds that out.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        line::number(self.0.len().saturating_add(self.0.account().in_hands()))
+    }
+}
+
+impl<T: Data> Joinable<T> {
+    fn account(&self) -> Account<'_, Seats<'_>> {
+        let memory = self.0.ring().memory();
+        Account { seats: Seats::new(memory, SEATS_AT), bell: memory.word(BELL) }
+    }
+
+    /// Where the queue begins and ends, for the account.
+    fn ends(&self) -> (u64, u64) {
+        let (head, tail) = self.0.ring().numbers();
+        // What nobody can take any more is not waited for.
+        if self.0.ring().is_over() { (tail, tail) } else { (head, tail) }
+    }
+
+    fn settle(&self, look: Look) {
+        let head = || self.0.ring().numbers().0;
+        let lost = self.account().settle(look, head, owner::is_dead);
+        if lost > 0 {
+            // Relaxed: it stands for itself.
+            self.0.ring().memory().word(ABANDONED).fetch_add(lost, Ordering::Relaxed);
+            self.account().wake();
+        }
+    }
+
+    fn join_until(&self, deadline: Deadline) -> bool {
+        self.account().wait(deadline, || self.ends(), |look| self.settle(look))
+    }
+}
+
+/// Notes each item that is taken in the account.
+struct Noting<'a> {
+    account: Account<'a, Seats<'a>>,
+    /// The seat in which an item was noted, which may not have been taken yet.
+    noted: Option<u32>,
+    refused: Option<TooMany>,
+}
+
+impl Noting<'_> {
+    /// What was noted last was not taken.
+    fn forget(&mut self) {
+        if let Some(seat) = self.noted.take() {
+            self.account.lower(seat);
+        }
+    }
+}
+
+impl Receiving for Noting<'_> {
+    type Mail = Received;
+
+    fn mail(&mut self, _: u64) -> Option<Received> {
+        None
+    }
+
+    fn taking(&mut self, number: u64) -> io::Result<()> {
+        self.forget();
+        match self.account.taking(owner::my_process(), number) {
+            Ok(seat) => self.noted = Some(seat),
+            Err(why) => {
+                self.refused = Some(why);
+                return Err(io::ErrorKind::Other.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<T: Data> Line<T> for Joinable<T> {
+    fn put_until(&self, item: &T, deadline: Deadline) -> Result<bool> {
+        self.0.put_until(item, deadline)
+    }
+
+    fn get_until(&self, deadline: Deadline) -> Result<Option<T>> {
+        let mut noting = Noting { account: self.account(), noted: None, refused: None };
+        let got = self.0.get_with(&mut noting, deadline);
+        if !matches!(got, Ok(Some(_))) {
+            // There was none, or nobody can deal with it any more.
+            noting.forget();
+        }
+        match noting.refused {
+            None => got,
+            Some(TooMany::Items) => Err(Error::invalid(
+                "this process has taken 16 million items and called task_done() for none of them",
+            )),
+            Some(TooMany::Processes) => Err(Error::invalid(
+                "1,024 processes have taken items from the queue and live, so no other one can",
+            )),
+        }
+    }
+
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn capacity(&self) -> Option<u64> {
+        self.0.capacity()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    fn shut(&self, how: Shutdown) {
+        self.0.shut(how);
+        self.account().wake();
+    }
+
+    fn stats(&self) -> QueueStats {
+        self.settle(Look::Close);
+        let abandoned = self.0.ring().memory().word(ABANDONED).load(Ordering::Relaxed);
+        // Of those that the ring lost with their consumers the account knows, too.
+        let twice = self.0.ring().counts().lost_in_copy;
+        let stats = self.0.stats();
+        let lost = stats.lost.saturating_sub(twice).saturating_add(abandoned);
+        let taken = stats.taken.saturating_add(twice).saturating_sub(abandoned);
+        QueueStats { lost, taken, ..stats }
+    }
+}

@@ -1,0 +1,63 @@
+use super::line::{self, Line, verbs};
+use super::stored::{Discipline, Stored};
+use crate::shm::memory::Kind;
+use crate::wire::travel::travels;
+use crate::{Data, Result};
+use std::cmp::Ordering;
+
+/// A queue whose latest item is taken first, between processes: a stack, Python's `queue.LifoQueue`,
+/// which its `multiprocessing` lacks.
+///
+/// It is one lock around a list in shared memory. A process that is killed in the middle of a put
+/// or a get has done it or not: the next one undoes what is half done, and nothing is lost. Items
+/// may have any size; the lock is held while an item's bytes are copied. Items that name shared
+/// objects (handles of locks, queues and so on) are refused; a [`Queue`](crate::Queue) takes them.
+///
+/// ```
+/// use multiproc::{LifoQueue, Process};
+///
+/// let plates = LifoQueue::new()?;
+/// for plate in 1..=3_u32 {
+///     plates.put(plate)?;
+/// }
+/// let mut process = Process::spawn(|plates: LifoQueue<u32>| plates.get(), (plates.clone(),))?;
+/// assert_eq!(process.join()??, 3);
+/// assert_eq!(plates.try_get()?, Some(2));
+/// # Ok::<(), multiproc::Error>(())
+/// ```
+pub struct LifoQueue<T>(Stored<T, Latest>);
+
+struct Latest;
+
+impl<T: Data> Discipline<T> for Latest {
+    const KIND: Kind = Kind::new("multiproc-lifo-queue");
+    const COMPARE: Option<fn(&T, &T) -> Ordering> = None;
+}
+
+travels!([T: Data] LifoQueue<T>, queue => queue.0.object(), object => Stored::open(object).map(LifoQueue));
+
+verbs!([T: Data] LifoQueue<T>);
+
+impl<T: Data> LifoQueue<T> {
+    /// Makes a queue for as many items as there is memory for.
+    ///
+    /// # Errors
+    /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
+    /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
+    pub fn new() -> Result<Self> {
+        Self::create(0)
+    }
+
+    /// Makes a queue for so many items at most.
+    ///
+    /// # Errors
+    /// [`is_invalid_input`](crate::Error::is_invalid_input) if that is 0; else as
+    /// [`new`](Self::new).
+    pub fn bounded(capacity: usize) -> Result<Self> {
+        line::checked_capacity(capacity).and_then(Self::create)
+    }
+
+    fn create(capacity: u64) -> Result<Self> {
+        Stored::create(capacity).map(Self).map_err(|error| line::not_made("queue", error))
+    }
+}

@@ -1,0 +1,310 @@
+//! What all queues have in common: the verbs, and the words for what went wrong.
+
+use crate::error::Kind;
+use crate::sys::clock::Deadline;
+use crate::{Error, Execution, Result};
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+/// How a queue ends, for [`shutdown`](crate::PriorityQueue::shutdown): Python's
+/// `Queue.shutdown(immediate=...)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shutdown {
+    /// Nothing is put any more; what is in the queue can still be taken.
+    Draining,
+    /// Nothing is put or taken any more; what is in the queue is lost.
+    Immediate,
+}
+
+/// What has happened in a queue so far, in all processes. The numbers are read one after the other
+/// while others work, so they fit together exactly only when nobody does: then `put` is `taken` and
+/// `lost` and `len` together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct QueueStats {
+    /// Items that were put.
+    pub put: u64,
+    /// Items that were taken.
+    pub taken: u64,
+    /// Items that nobody will get: a process died with them in its hands, or the queue was shut
+    /// down with them inside.
+    pub lost: u64,
+    /// Items that are in the queue.
+    pub len: u64,
+    /// Deaths of processes in the middle of a call, as far as others came upon them.
+    pub deaths: u64,
+}
+
+/// A queue, as the verbs need it.
+pub(super) trait Line<T> {
+    /// Puts an item; false if there was no room until the deadline.
+    fn put_until(&self, item: &T, deadline: Deadline) -> Result<bool>;
+    /// Takes an item; `None` if there was none until the deadline.
+    fn get_until(&self, deadline: Deadline) -> Result<Option<T>>;
+    /// How many items there are.
+    fn len(&self) -> u64;
+    /// How many there can be, if there is a limit.
+    fn capacity(&self) -> Option<u64>;
+    /// Whether nothing can be put any more.
+    fn is_closed(&self) -> bool;
+    /// Ends it.
+    fn shut(&self, how: Shutdown);
+    /// The counters.
+    fn stats(&self) -> QueueStats;
+}
+
+/// A duration as a deadline.
+pub(super) fn after(timeout: Duration) -> Deadline {
+    Deadline::after(timeout)
+}
+
+/// The deadline of a call that does not wait.
+pub(super) fn now() -> Deadline {
+    Deadline::after(Duration::ZERO)
+}
+
+/// A number of items as the caller sees it.
+pub(super) fn number(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// The error of a call on a queue that is closed.
+#[cold]
+pub(super) fn closed(what: &'static str) -> Error {
+    Error::new(Kind::Closed, what)
+}
+
+/// For who puts.
+pub(super) const NO_PUT: &str = "the queue is closed: nothing is put any more";
+/// For who gets.
+pub(super) const NO_GET: &str = "the queue is closed, and there is nothing left to be taken";
+
+/// The error of a wait that was in vain.
+#[cold]
+pub(super) fn timeout(waiting: &str, timeout: Duration) -> Error {
+    let kind = Kind::Timeout(Execution::NotStarted);
+    Error::new(kind, format!("there was no {waiting} within {timeout:?}"))
+}
+
+/// The error of a put or a get that the shared memory refuses.
+#[cold]
+pub(super) fn trouble(doing: &'static str, error: io::Error) -> Error {
+    Error::memory(doing, error)
+}
+
+/// The error of a constructor.
+#[cold]
+pub(super) fn not_made(what: &str, error: io::Error) -> Error {
+    Error::memory(format!("there is no shared memory for a {what}"), error)
+}
+
+/// The limit of a bounded queue.
+pub(super) fn checked_capacity(capacity: usize) -> Result<u64> {
+    match u64::try_from(capacity) {
+        Ok(capacity @ 1..) => Ok(capacity),
+        _ => Err(Error::invalid(
+            "a queue that is bounded to 0 items could never take one: use a bound of 1 or more, or \
+             `new` for no bound",
+        )),
+    }
+}
+
+/// A number for a type: handles of queues of different types do not open each other's objects.
+pub(super) fn shape<T>() -> u64 {
+    // FNV-1a, over the name: all processes run the same build.
+    std::any::type_name::<T>().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// The items of a queue, as they can be taken, until it is closed and empty: what iterating over a
+/// queue gives. Each is an item, or why this one could not be taken.
+pub struct Items<'a, T> {
+    pub(super) line: &'a (dyn Line<T> + Sync),
+}
+
+impl<T> Iterator for Items<'_, T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        loop {
+            return match self.line.get_until(Deadline::NEVER) {
+                Ok(Some(item)) => Some(Ok(item)),
+                Ok(None) => continue,
+                Err(error) if error.is_closed() => None,
+                Err(error) => Some(Err(error)),
+            };
+        }
+    }
+}
+
+impl<T> fmt::Debug for Items<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Items").field("len", &self.line.len()).finish_non_exhaustive()
+    }
+}
+
+/// The verbs of a queue whose first field is a [`Line`].
+macro_rules! verbs {
+    ([$($generics:tt)*] $name:ident<$t:ident>) => {
+        impl<$($generics)*> $name<$t> {
+            /// Puts an item, by value or by reference; waits while the queue is full.
+            ///
+            /// The item is encoded before anything else happens, on the caller's thread. When this
+            /// returns the item is in the queue, whatever becomes of this process.
+            ///
+            /// # Errors
+            /// [`is_closed`](crate::Error::is_closed) if the queue was closed;
+            /// [`is_encode`](crate::Error::is_encode) if the item cannot be encoded, and
+            /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no shared memory
+            /// for it: then it was not put.
+            pub fn put(&self, item: impl std::borrow::Borrow<$t>) -> crate::Result<()> {
+                let (line, item) = (&self.0, item.borrow());
+                // Without a deadline only a hostile peer could end the wait.
+                while !line.put_until(item, crate::sys::clock::Deadline::NEVER)? {}
+                Ok(())
+            }
+
+            /// Puts an item, if there is room now; whether there was.
+            ///
+            /// # Errors
+            /// As [`put`](Self::put).
+            pub fn try_put(&self, item: impl std::borrow::Borrow<$t>) -> crate::Result<bool> {
+                self.0.put_until(item.borrow(), line::now())
+            }
+
+            /// Puts an item; waits while the queue is full, for `timeout` at most. Zero means try,
+            /// [`Duration::MAX`](std::time::Duration::MAX) for ever.
+            ///
+            /// # Errors
+            /// [`is_timeout`](crate::Error::is_timeout) if it was full all the time; else as
+            /// [`put`](Self::put).
+            pub fn put_timeout(
+                &self,
+                item: impl std::borrow::Borrow<$t>,
+                timeout: std::time::Duration,
+            ) -> crate::Result<()> {
+                match self.0.put_until(item.borrow(), line::after(timeout))? {
+                    true => Ok(()),
+                    false => Err(line::timeout("room in the queue", timeout)),
+                }
+            }
+
+            /// Takes the next item; waits while there is none.
+            ///
+            /// # Errors
+            /// [`is_closed`](crate::Error::is_closed) if the queue was closed and nothing is left;
+            /// [`is_decode`](crate::Error::is_decode) if the item that was taken cannot be
+            /// decoded.
+            pub fn get(&self) -> crate::Result<$t> {
+                loop {
+                    let got = self.0.get_until(crate::sys::clock::Deadline::NEVER)?;
+                    if let Some(item) = got {
+                        return Ok(item);
+                    }
+                }
+            }
+
+            /// Takes the next item, if there is one now.
+            ///
+            /// # Errors
+            /// As [`get`](Self::get).
+            pub fn try_get(&self) -> crate::Result<Option<$t>> {
+                self.0.get_until(line::now())
+            }
+
+            /// Takes the next item; waits while there is none, for `timeout` at most. Zero means
+            /// try, [`Duration::MAX`](std::time::Duration::MAX) for ever.
+            ///
+            /// # Errors
+            /// [`is_timeout`](crate::Error::is_timeout) if there was none all the time; else as
+            /// [`get`](Self::get).
+            pub fn get_timeout(&self, timeout: std::time::Duration) -> crate::Result<$t> {
+                let got = self.0.get_until(line::after(timeout))?;
+                got.ok_or_else(|| line::timeout("item in the queue", timeout))
+            }
+
+            /// How many items are in the queue, at this moment.
+            #[must_use]
+            pub fn len(&self) -> usize {
+                line::number(self.0.len())
+            }
+
+            /// Whether no item is in the queue, at this moment.
+            #[must_use]
+            pub fn is_empty(&self) -> bool {
+                self.0.len() == 0
+            }
+
+            /// Whether the queue has its limit of items, at this moment.
+            #[must_use]
+            pub fn is_full(&self) -> bool {
+                self.0.capacity().is_some_and(|capacity| self.0.len() >= capacity)
+            }
+
+            /// The most items that can be in the queue; `None` if it is not bounded.
+            #[must_use]
+            pub fn capacity(&self) -> Option<usize> {
+                self.0.capacity().map(line::number)
+            }
+
+            /// Closes the queue in all processes: nothing is put any more. What is inside can still
+            /// be taken; after that, getting is an error and iterating ends. Whoever waits for
+            /// room is woken.
+            pub fn close(&self) {
+                self.0.shut(crate::Shutdown::Draining);
+            }
+
+            /// Ends the queue in all processes: as [`close`](Self::close), or at once, with all that
+            /// is inside. Whoever waits is woken.
+            ///
+            /// A queue that was closed can be shut down at once later, not the other way round.
+            pub fn shutdown(&self, how: crate::Shutdown) {
+                self.0.shut(how);
+            }
+
+            /// Whether the queue was closed, in whichever way.
+            #[must_use]
+            pub fn is_closed(&self) -> bool {
+                self.0.is_closed()
+            }
+
+            /// The items, as they can be taken, until the queue is closed and empty.
+            #[must_use]
+            pub fn iter(&self) -> crate::Items<'_, $t> {
+                crate::Items { line: &self.0 }
+            }
+
+            /// What has happened so far, in all processes.
+            #[must_use]
+            pub fn stats(&self) -> crate::QueueStats {
+                self.0.stats()
+            }
+        }
+
+        impl<'a, $($generics)*> IntoIterator for &'a $name<$t> {
+            type Item = crate::Result<$t>;
+            type IntoIter = crate::Items<'a, $t>;
+
+            fn into_iter(self) -> crate::Items<'a, $t> {
+                self.iter()
+            }
+        }
+
+        impl<$t> Clone for $name<$t> {
+            fn clone(&self) -> Self {
+                Self(self.0.clone())
+            }
+        }
+
+        impl<$($generics)*> std::fmt::Debug for $name<$t> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let mut debug = f.debug_struct(stringify!($name));
+                debug.field("len", &self.0.len()).field("capacity", &self.0.capacity());
+                debug.field("closed", &self.0.is_closed()).finish()
+            }
+        }
+    };
+}
+pub(super) use verbs;

@@ -1,0 +1,71 @@
+use super::line::{self, Line, verbs};
+use super::stored::{Discipline, Stored};
+use crate::shm::memory::Kind;
+use crate::wire::travel::travels;
+use crate::{Data, Result};
+use std::cmp::Ordering;
+
+/// A queue whose smallest item is taken first, between processes: Python's `queue.PriorityQueue`,
+/// which its `multiprocessing` lacks.
+///
+/// Items are compared by their [`Ord`]; of equal ones the eldest is first. For the largest first
+/// put [`std::cmp::Reverse`]. Putting decodes and compares about as many of the items that are there
+/// as the queue's length has binary digits, or half as many again, outside of any lock: if the
+/// comparison panics, blocks, or uses the queue itself, nobody else notices. Getting compares
+/// nothing.
+///
+/// It is one lock around a tree in shared memory. A process that is killed in the middle of a put
+/// or a get has done it or not: the next one undoes what is half done, and nothing is lost. Items
+/// may have any size; the lock is held while an item's bytes are copied. Items that name shared
+/// objects (handles of locks, queues and so on) are refused; a [`Queue`](crate::Queue) takes them.
+///
+/// An item that its process cannot decode counts as the smallest: whoever takes it gets the error.
+///
+/// ```
+/// use multiproc::{PriorityQueue, Process};
+///
+/// let jobs = PriorityQueue::<(u32, String)>::new()?;
+/// jobs.put((3, "sweep".to_owned()))?;
+/// jobs.put((1, "cook".to_owned()))?;
+/// let cook = |jobs: PriorityQueue<(u32, String)>| jobs.get().map(|(_, job)| job);
+/// let mut process = Process::spawn(cook, (jobs.clone(),))?;
+/// assert_eq!(process.join()??, "cook");
+/// assert_eq!(jobs.len(), 1);
+/// # Ok::<(), multiproc::Error>(())
+/// ```
+pub struct PriorityQueue<T>(Stored<T, Smallest>);
+
+struct Smallest;
+
+impl<T: Data + Ord> Discipline<T> for Smallest {
+    const KIND: Kind = Kind::new("multiproc-priority-queue");
+    const COMPARE: Option<fn(&T, &T) -> Ordering> = Some(T::cmp);
+}
+
+travels!([T: Data + Ord] PriorityQueue<T>, queue => queue.0.object(), object => Stored::open(object).map(PriorityQueue));
+
+verbs!([T: Data + Ord] PriorityQueue<T>);
+
+impl<T: Data + Ord> PriorityQueue<T> {
+    /// Makes a queue for as many items as there is memory for.
+    ///
+    /// # Errors
+    /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
+    /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
+    pub fn new() -> Result<Self> {
+        Self::create(0)
+    }
+
+    /// Makes a queue for so many items at most.
+    ///
+    /// # Errors
+    /// [`is_invalid_input`](crate::Error::is_invalid_input) if that is 0; else as
+    /// [`new`](Self::new).
+    pub fn bounded(capacity: usize) -> Result<Self> {
+        line::checked_capacity(capacity).and_then(Self::create)
+    }
+
+    fn create(capacity: u64) -> Result<Self> {
+        Stored::create(capacity).map(Self).map_err(|error| line::not_made("queue", error))
+    }
+}

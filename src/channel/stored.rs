@@ -1,0 +1,186 @@
+//! A store of items as a queue: encoding, comparing and waiting, all outside of the store's lock.
+
+use super::item;
+use super::line::{self, Line, NO_GET, NO_PUT, QueueStats, Shutdown};
+use crate::shm::memory::Kind;
+use crate::shm::nap::Nap;
+use crate::shm::object::Object;
+use crate::shm::store::{Item, Outcome, Rule, Side, State, Store};
+use crate::sys::clock::Deadline;
+use crate::wire::handles::Received;
+use crate::{Data, Result};
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// Which item comes first.
+pub(super) trait Discipline<T>: 'static {
+    /// What the shared memory is for.
+    const KIND: Kind;
+    /// How a new item compares to others; `None` if it simply goes before all of them.
+    const COMPARE: Option<fn(&T, &T) -> Ordering>;
+}
+
+/// How often to look before sleeping, each time after twice as many pauses: about what a sleep and
+/// a wake-up cost.
+const LOOKS: u32 = 7;
+
+/// A queue made of a store.
+pub(super) struct Stored<T, D> {
+    store: Store,
+    types: PhantomData<fn(T, D) -> T>,
+}
+
+impl<T, D> Clone for Stored<T, D> {
+    fn clone(&self) -> Self {
+        Self { store: self.store.clone(), types: PhantomData }
+    }
+}
+
+impl<T: Data, D: Discipline<T>> Stored<T, D> {
+    /// Makes an empty queue; `capacity` 0 is no limit.
+    pub(super) fn create(capacity: u64) -> io::Result<Self> {
+        let store = Store::create(D::KIND, line::shape::<T>(), capacity)?;
+        Ok(Self { store, types: PhantomData })
+    }
+
+    /// The queue in an object that was received.
+    pub(super) fn open(object: Arc<Object>) -> io::Result<Self> {
+        let store = Store::open(object, D::KIND, line::shape::<T>())?;
+        Ok(Self { store, types: PhantomData })
+    }
+
+    /// The object.
+    pub(super) fn object(&self) -> &Arc<Object> {
+        self.store.object()
+    }
+
+    /// Waits for what `side` waits for, unless the wait is over; whether to try again.
+    fn wait(&self, outcome: &Outcome<impl Sized>, side: Side, nap: &mut Nap, over: bool) -> bool {
+        if over {
+            return false;
+        }
+        if let Outcome::Wait(Some(armed)) = outcome {
+            self.store.sleep(side, *armed, nap.next());
+        }
+        true
+    }
+
+    /// Looks for a moment whether what is waited for happens.
+    fn look(&self, is_there: impl Fn() -> bool) {
+        for look in 0..LOOKS {
+            if is_there() || self.store.state() != State::Open {
+                break;
+            }
+            for _ in 0..1 << look {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Puts an item, which has been encoded.
+    fn put_bytes(&self, new: &T, bytes: [&[u8]; 2], deadline: Deadline) -> Result<bool> {
+        // The answers of this item to the others, by their numbers.
+        let mut known = HashMap::new();
+        if !deadline.passed() {
+            self.look(|| !self.is_full());
+        }
+        let mut nap = Nap::new(deadline);
+        loop {
+            let over = nap.is_over();
+            let answers = |number: u64| known.get(&number).copied();
+            let rule = match D::COMPARE {
+                Some(_) => Rule::Sorted(&answers),
+                None => Rule::Front,
+            };
+            let outcome = self.store.put(bytes, rule, !over, deadline);
+            match outcome.map_err(|error| line::trouble("the item was not put", error))? {
+                Outcome::Done(()) => return Ok(true),
+                Outcome::Closed => return Err(line::closed(NO_PUT)),
+                Outcome::Compare(other) => {
+                    let order = D::COMPARE.map(|order| compare(new, &other, order));
+                    known.insert(other.number, order.unwrap_or(Ordering::Less));
+                }
+                outcome if self.wait(&outcome, Side::Putters, &mut nap, over) => {}
+                _ => return Ok(false),
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.store.capacity() != 0 && self.store.len() >= self.store.capacity()
+    }
+}
+
+/// How `new` compares to an item of the store. One that cannot be decoded comes before all others, so
+/// that somebody takes it soon, and hears of it.
+fn compare<T: Data>(new: &T, other: &Item, order: fn(&T, &T) -> Ordering) -> Ordering {
+    match item::decode::<T>(&other.bytes, Received::new()) {
+        Ok(other) => order(new, &other),
+        Err(_) => Ordering::Greater,
+    }
+}
+
+impl<T: Data, D: Discipline<T>> Line<T> for Stored<T, D> {
+    fn put_until(&self, new: &T, deadline: Deadline) -> Result<bool> {
+        item::encoded(new, |bytes, carried| match carried.is_empty() {
+            true => self.put_bytes(new, bytes, deadline),
+            false => Err(item::not_encoded(
+                "it names a shared object, whose descriptor can only travel through queues that \
+                 are first in, first out: use `Queue`",
+            )),
+        })
+    }
+
+    fn get_until(&self, deadline: Deadline) -> Result<Option<T>> {
+        if !deadline.passed() {
+            self.look(|| self.store.len() > 0);
+        }
+        let mut nap = Nap::new(deadline);
+        loop {
+            let over = nap.is_over();
+            let outcome = self.store.take(!over, deadline);
+            match outcome.map_err(|error| line::trouble("no item was taken", error))? {
+                Outcome::Done(item) => {
+                    return item::decode(&item.bytes, Received::new()).map(Some);
+                }
+                Outcome::Closed => return Err(line::closed(NO_GET)),
+                outcome if self.wait(&outcome, Side::Getters, &mut nap, over) => {}
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    fn len(&self) -> u64 {
+        self.store.len()
+    }
+
+    fn capacity(&self) -> Option<u64> {
+        Some(self.store.capacity()).filter(|capacity| *capacity != 0)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.store.state() != State::Open
+    }
+
+    fn shut(&self, how: Shutdown) {
+        // If the memory is damaged there is nothing to be ended.
+        let _ = self.store.shut(match how {
+            Shutdown::Draining => State::Draining,
+            Shutdown::Immediate => State::Over,
+        });
+    }
+
+    fn stats(&self) -> QueueStats {
+        let counts = self.store.counts();
+        QueueStats {
+            put: counts.put,
+            taken: counts.taken,
+            lost: counts.lost,
+            len: counts.len,
+            deaths: counts.deaths,
+        }
+    }
+}

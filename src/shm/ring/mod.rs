@@ -1,0 +1,782 @@
+//! A ring of items of any size, for any number of producers and consumers in any processes.
+//!
+//! `README.md` in this folder explains the protocol. In short: one robust lock for each end, one
+//! word for each end that moves by one compare-and-swap, and nothing else that must be kept in step
+//! with it. Whoever is killed, at any instruction, has put (or taken) its item or has not.
+
+mod ends;
+mod layout;
+mod line;
+mod spill;
+
+use super::bytes::Bytes;
+use super::lock;
+use super::memory::{Kind, Memory};
+use super::nap::Nap;
+use super::object::Object;
+use super::owner::{self, Look};
+use super::segment::Segment;
+use crate::sys::clock::Deadline;
+use crate::sys::memfd;
+use crate::sys::spin::Spin;
+use ends::{CLOSED, Moved, POLLED, Position, same_number};
+use layout::{Generation, LAST, MAX_INLINE};
+use line::{Content, Line, MAX_IN_LINE};
+use spill::{Place, Places};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+pub(crate) use layout::{MAX_ITEM, SPARE};
+
+/// How long to look before the first sleep.
+const LOOKING: Duration = Duration::from_micros(20);
+
+/// How much a ring may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// So many items, of any size.
+    Items(u64),
+    /// A mebibyte or two, beside large items.
+    Bytes,
+    /// What memory there is.
+    Unlimited,
+}
+
+/// A handle of a ring.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    memory: Memory,
+    room: Room,
+    /// Where the other end was when it was last looked at: looking for each item would move its
+    /// cache line each time. Never ahead of it.
+    seen_tail: AtomicU64,
+    seen_head: AtomicU64,
+}
+
+impl Clone for Ring {
+    fn clone(&self) -> Self {
+        Self::of(self.memory.clone(), self.room)
+    }
+}
+
+/// What became of an attempt to put an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// It is in; the flag says whether to ring the bell for those who poll.
+    Done { rings: bool },
+    /// There was no room until the deadline.
+    Full,
+    /// The ring is closed.
+    Closed,
+}
+
+/// What became of an attempt to take an item.
+#[derive(Debug)]
+pub(crate) enum Got<M> {
+    /// An item.
+    Item(Taken<M>),
+    /// There was none until the deadline.
+    Empty,
+    /// The ring is closed, and all has been taken.
+    Closed,
+}
+
+/// An item that was taken.
+#[derive(Debug)]
+pub(crate) struct Taken<M> {
+    pub(crate) bytes: Bytes,
+    /// What came beside it.
+    pub(crate) mail: Option<M>,
+}
+
+/// What a producer does under the put lock.
+pub(crate) trait Sending {
+    /// Sends what goes beside the item under this number; false while that is not possible.
+    fn mail(&mut self, number: u64) -> io::Result<bool>;
+}
+
+/// What a consumer does under the get lock, before it takes an item.
+pub(crate) trait Receiving {
+    type Mail;
+    /// What came under this number; `None` if it is not there any more. All lower numbers are
+    /// needed no longer.
+    fn mail(&mut self, number: u64) -> Option<Self::Mail>;
+    /// The item with this number is about to be taken; it was not, if this is called again or
+    /// nothing comes. An error leaves it where it is.
+    fn taking(&mut self, _number: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Nothing beside the items.
+#[derive(Debug)]
+pub(crate) struct Plain;
+
+impl Receiving for Plain {
+    type Mail = ();
+    fn mail(&mut self, _: u64) -> Option<()> {
+        None
+    }
+}
+
+/// What happened to a ring so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) put: u64,
+    pub(crate) taken: u64,
+    pub(crate) lost: u64,
+    /// Of those that were lost: with consumers that died copying them.
+    pub(crate) lost_in_copy: u64,
+    pub(crate) deaths: u64,
+}
+
+/// One of the locks is held.
+struct Turn<'a> {
+    word: &'a AtomicU64,
+    me: u64,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock::give_back(self.word, self.me);
+    }
+}
+
+/// Why an item was not placed.
+enum NotPlaced {
+    /// There was no room while the head was this.
+    NoRoom(u64),
+    Closed,
+}
+
+/// A wait for an end to move on: some looks, then sleeps.
+struct Wait {
+    spin: Spin,
+    nap: Nap,
+    deadline: Deadline,
+}
+
+impl Wait {
+    fn new(deadline: Deadline) -> Self {
+        Self { spin: Spin::new(LOOKING), nap: Nap::new(deadline), deadline }
+    }
+}
+
+fn damaged<T>() -> io::Result<T> {
+    let what = "the shared memory of a queue is damaged: another process wrote to it";
+    Err(io::Error::new(io::ErrorKind::InvalidData, what))
+}
+
+impl Ring {
+    /// Makes an empty ring.
+    pub(crate) fn create(kind: Kind, room: Room) -> io::Result<Self> {
+        let count = match room {
+            Room::Items(limit) => limit,
+            Room::Bytes => 0,
+            Room::Unlimited => u64::MAX,
+        };
+        let there = Generation(0).at() + Generation(0).len();
+        let memory = Memory::create_sparse(kind, count, there, layout::FILE)?;
+        Ok(Self::of(memory, room))
+    }
+
+    /// The handle of a ring that was received.
+    pub(crate) fn open(object: Arc<Object>, kind: Kind) -> io::Result<Self> {
+        let there = Generation(0).at() + Generation(0).len();
+        let memory = Memory::open_sparse(object, kind, there)?;
+        let room = match memory.count() {
+            0 => Room::Bytes,
+            u64::MAX => Room::Unlimited,
+            limit => Room::Items(limit),
+        };
+        Ok(Self::of(memory, room))
+    }
+
+    fn of(memory: Memory, room: Room) -> Self {
+        Self { memory, room, seen_tail: AtomicU64::new(0), seen_head: AtomicU64::new(0) }
+    }
+
+    /// The object.
+    pub(crate) fn object(&self) -> &Arc<Object> {
+        self.memory.object()
+    }
+
+    /// The memory, for words of those who use the ring: see [`SPARE`].
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// How much it may hold.
+    pub(crate) fn room(&self) -> Room {
+        self.room
+    }
+
+    fn tail(&self) -> &AtomicU64 {
+        self.memory.word(layout::TAIL)
+    }
+
+    fn head(&self) -> &AtomicU64 {
+        self.memory.word(layout::HEAD)
+    }
+
+    fn places(&self) -> Places<'_> {
+        Places::new(&self.memory)
+    }
+
+    fn segment(&self, generation: u32) -> io::Result<&Segment> {
+        if generation > LAST {
+            return damaged();
+        }
+        let layout = Generation(generation);
+        self.memory.object().part(generation as usize, layout.at(), layout.len())
+    }
+
+    /// Puts an item, whose bytes are two parts one after the other, and waits for room until the
+    /// deadline. `mail` is for an item with objects beside it.
+    ///
+    /// # Errors
+    /// `OutOfMemory` and its like if there is no memory for it; `InvalidData` if another process has
+    /// damaged the ring.
+    pub(crate) fn put(
+        &self,
+        parts: [&[u8]; 2],
+        mut mail: Option<&mut dyn Sending>,
+        deadline: Deadline,
+    ) -> io::Result<Put> {
+        let len = parts[0].len() + parts[1].len();
+        let mut wait = Wait::new(deadline);
+        let mut place = None;
+        loop {
+            let tail = self.tail().load(Ordering::Relaxed);
+            if tail & CLOSED != 0 {
+                return Ok(Put::Closed);
+            }
+            let full = self.limit_reached(Position::of(tail));
+            if let Some(head) = full {
+                if !self.wait_for_change(self.head(), head, &mut wait) {
+                    return Ok(Put::Full);
+                }
+                continue;
+            }
+            if len > MAX_INLINE && place.is_none() {
+                place = self.places().fill(parts)?;
+                if place.is_none() {
+                    let head = self.head().load(Ordering::Relaxed);
+                    if !self.wait_for_change(self.head(), head, &mut wait) {
+                        return Ok(Put::Full);
+                    }
+                    continue;
+                }
+            }
+            let Some(turn) = self.turn(layout::PUT_LOCK, deadline) else {
+                return Ok(Put::Full);
+            };
+            let placed = self.place(parts, place.as_ref(), &mut mail)?;
+            drop(turn);
+            match placed {
+                Ok(moved) => {
+                    if let Some(place) = place {
+                        place.leave();
+                    }
+                    ends::wake(self.tail(), moved);
+                    return Ok(Put::Done { rings: moved.rings() });
+                }
+                Err(NotPlaced::Closed) => return Ok(Put::Closed),
+                Err(NotPlaced::NoRoom(head)) => {
+                    if !self.wait_for_change(self.head(), head, &mut wait) {
+                        return Ok(Put::Full);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The head, if no more items are allowed in.
+    #[inline]
+    fn limit_reached(&self, tail: Position) -> Option<u64> {
+        let Room::Items(limit) = self.room else { return None };
+        let count = |head: u64| tail.number.wrapping_sub(Position::of(head).number) & ends::NUMBERS;
+        if count(self.seen_head.load(Ordering::Acquire)) < limit {
+            return None;
+        }
+        let head = self.look_at_head();
+        // A head beyond the tail: the tail was read before.
+        (limit..1 << 55).contains(&count(head)).then_some(head)
+    }
+
+    fn look_at_head(&self) -> u64 {
+        // Acquire: what the consumers have read is read before it is written again.
+        let head = self.head().load(Ordering::Acquire);
+        // Release: other threads may count on what this one has seen.
+        self.seen_head.store(head, Ordering::Release);
+        head
+    }
+
+    /// Writes an item where the tail is, and moves the tail on. The caller has the put lock.
+    fn place(
+        &self,
+        parts: [&[u8]; 2],
+        spilled: Option<&Place<'_>>,
+        mail: &mut Option<&mut dyn Sending>,
+    ) -> io::Result<Result<Moved, NotPlaced>> {
+        // Acquire: the lock orders it, but that of a dead owner was not given back.
+        let tail = self.tail().load(Ordering::Acquire);
+        if tail & CLOSED != 0 {
+            return Ok(Err(NotPlaced::Closed));
+        }
+        let tail = Position::of(tail);
+        if let Some(head) = self.limit_reached(tail) {
+            return Ok(Err(NotPlaced::NoRoom(head)));
+        }
+        let len = parts[0].len() + parts[1].len();
+        let inline = if spilled.is_some() { 0 } else { len };
+        let spot = match self.find_room(tail, inline, mail.is_some())? {
+            Ok(spot) => spot,
+            Err(head) => return Ok(Err(NotPlaced::NoRoom(head))),
+        };
+        let mail = match mail {
+            None => 0,
+            Some(sending) => {
+                // Relaxed: under the put lock.
+                let mails = self.memory.word(layout::MAILS);
+                let number = mails.load(Ordering::Relaxed).wrapping_add(1).max(1);
+                mails.store(number, Ordering::Relaxed);
+                if !sending.mail(number)? {
+                    return Ok(Err(NotPlaced::NoRoom(self.look_at_head())));
+                }
+                number
+            }
+        };
+        let content = match spilled {
+            Some(place) => {
+                place.number(spot.at.number);
+                Content::Spilled(place.seat())
+            }
+            None => spot.fill(parts),
+        };
+        let line = Line { number: spot.at.number, len: len as u64, end: spot.end, mail, content };
+        line.write(spot.segment, spot.generation().line(spot.at.number));
+        match ends::advance(self.tail(), spot.at.next()) {
+            Some(moved) => Ok(Ok(moved)),
+            None => {
+                spilled.inspect(|place| place.take_back());
+                Ok(Err(NotPlaced::Closed))
+            }
+        }
+    }
+
+    /// Room for the next item, in this generation or, if the ring may grow, in another; else the
+    /// head while there was none.
+    fn find_room(
+        &self,
+        tail: Position,
+        len: usize,
+        has_mail: bool,
+    ) -> io::Result<Result<Spot<'_>, u64>> {
+        let in_line = len <= MAX_IN_LINE && !has_mail;
+        let segment = self.segment(tail.generation)?;
+        let mut head = self.seen_head.load(Ordering::Acquire);
+        if tail.generation <= layout::KEPT
+            && let Some(spot) = self.spot(segment, tail, head, len, in_line)
+        {
+            return Ok(Ok(spot));
+        }
+        head = self.look_at_head();
+        let at_head = Position::of(head);
+        if tail.generation > layout::KEPT && at_head == tail {
+            return self.relocate(tail, layout::SETTLED, len, in_line).map(Ok);
+        }
+        if let Some(spot) = self.spot(segment, tail, head, len, in_line) {
+            return Ok(Ok(spot));
+        }
+        let largest = if self.room == Room::Bytes { layout::SETTLED } else { LAST };
+        // The consumers may still be in a larger one, since the ring was empty.
+        let is_there = |next: u32| next == at_head.generation && next != tail.generation;
+        let next = (tail.generation + 1..=largest)
+            .find(|&next| !is_there(next) && Generation(next).suits(len));
+        match next {
+            Some(next) => self.relocate(tail, next, len, in_line).map(Ok),
+            // It fits when the ring is empty, since the largest generation suits all.
+            None => Ok(Err(head)),
+        }
+    }
+
+    /// Goes on in another, empty generation.
+    fn relocate(
+        &self,
+        tail: Position,
+        generation: u32,
+        len: usize,
+        in_line: bool,
+    ) -> io::Result<Spot<'_>> {
+        let next = Generation(generation);
+        memfd::reserve(self.object().fd(), next.at(), next.len())?;
+        let segment = self.segment(generation)?;
+        let here = self.segment(tail.generation)?;
+        let mark = Line {
+            number: tail.number,
+            len: 0,
+            end: 0,
+            mail: 0,
+            content: Content::Moved(generation),
+        };
+        mark.write(here, Generation(tail.generation).line(tail.number));
+        let at = Position { generation, ..tail };
+        ends::relocate(self.tail(), at);
+        // No item is at its head.
+        let head = self.look_at_head();
+        match self.spot(segment, at, head, len, in_line) {
+            Some(spot) => Ok(spot),
+            None => damaged(),
+        }
+    }
+
+    /// Room at the tail; one line stays free for the mark that leads to another generation.
+    fn spot<'a>(
+        &self,
+        segment: &'a Segment,
+        tail: Position,
+        head: u64,
+        len: usize,
+        in_line: bool,
+    ) -> Option<Spot<'a>> {
+        let generation = Generation(tail.generation);
+        let head = Position::of(head);
+        let is_free = |number: u64| {
+            let before = number.wrapping_sub(generation.lines()) & ends::NUMBERS;
+            let taken = head.number.wrapping_sub(before).wrapping_sub(1) & ends::NUMBERS;
+            taken < 1 << 55 || !line::is_for(segment, generation.line(number), before)
+        };
+        if !is_free(tail.number) || !is_free(tail.next().number) {
+            return None;
+        }
+        let used_by = |number: u64| {
+            line::end_of(segment, generation.line(number), number).unwrap_or_default()
+        };
+        let used = used_by(tail.number.wrapping_sub(1) & ends::NUMBERS);
+        if in_line {
+            return Some(Spot { segment, at: tail, start: None, end: used });
+        }
+        let (size, need) = (generation.bytes(), len.next_multiple_of(8) as u64);
+        if need > size {
+            return None;
+        }
+        let mut start = used;
+        if start % size + need > size {
+            start = start.checked_next_multiple_of(size)?;
+        }
+        let freed = if head.generation == tail.generation {
+            used_by(head.number.wrapping_sub(1) & ends::NUMBERS)
+        } else {
+            0
+        };
+        let end = start.checked_add(need)?;
+        (end.wrapping_sub(freed) <= size).then_some(Spot {
+            segment,
+            at: tail,
+            start: Some(start % size),
+            end,
+        })
+    }
+
+    /// Takes an item, waiting for one until the deadline.
+    ///
+    /// # Errors
+    /// `OutOfMemory` if there is none for the copy: the item is lost. `InvalidData` if another
+    /// process has damaged the ring.
+    pub(crate) fn get<R: Receiving>(
+        &self,
+        receiving: &mut R,
+        deadline: Deadline,
+    ) -> io::Result<Got<R::Mail>> {
+        let mut wait = Wait::new(deadline);
+        loop {
+            let head = self.head().load(Ordering::Relaxed);
+            if head & CLOSED != 0 {
+                return Ok(Got::Closed);
+            }
+            if let Some(tail) = self.nothing_after(head) {
+                if tail & CLOSED != 0 && same_number(head, tail) {
+                    return Ok(Got::Closed);
+                }
+                if !self.wait_for_change(self.tail(), tail, &mut wait) {
+                    return Ok(Got::Empty);
+                }
+                continue;
+            }
+            let Some(turn) = self.turn(layout::GET_LOCK, deadline) else {
+                return Ok(Got::Empty);
+            };
+            match self.take(turn, receiving)? {
+                Some(taken) => return Ok(Got::Item(taken)),
+                None if deadline.passed() && self.is_empty() => return Ok(Got::Empty),
+                None => {}
+            }
+        }
+    }
+
+    /// The tail, if there is no item after this head.
+    #[inline]
+    fn nothing_after(&self, head: u64) -> Option<u64> {
+        let ahead = |tail: u64| {
+            let count = Position::of(tail).number.wrapping_sub(Position::of(head).number);
+            (1..1 << 55).contains(&(count & ends::NUMBERS))
+        };
+        // Acquire, here and below: the items before it are read next. Release: by any thread.
+        if ahead(self.seen_tail.load(Ordering::Acquire)) {
+            return None;
+        }
+        let tail = self.tail().load(Ordering::Acquire);
+        self.seen_tail.store(tail, Ordering::Release);
+        (!ahead(tail)).then_some(tail)
+    }
+
+    /// Takes the item at the head; `None` if another consumer took it, or it was lost.
+    fn take<R: Receiving>(
+        &self,
+        turn: Turn<'_>,
+        receiving: &mut R,
+    ) -> io::Result<Option<Taken<R::Mail>>> {
+        let head = self.head().load(Ordering::Acquire);
+        if head & CLOSED != 0 || self.nothing_after(head).is_some() {
+            return Ok(None);
+        }
+        let at = Position::of(head);
+        let (segment, generation) = (self.segment(at.generation)?, Generation(at.generation));
+        let line = match Line::read(segment, generation.line(at.number)) {
+            Some(line) if line.number == at.number => line,
+            _ => return damaged(),
+        };
+        let mut place = None;
+        let mut bytes = Bytes::from(&[][..]);
+        match line.content {
+            Content::Moved(next) => return self.follow(at, next),
+            Content::Line(inline) => {
+                bytes = Bytes::from(&inline[..(line.len as usize).min(MAX_IN_LINE)]);
+            }
+            Content::Bytes(offset) => bytes = copy(segment, generation, offset, line.len)?,
+            Content::Spilled(seat) => {
+                place = self.places().take(seat, at.number, line.len);
+                if place.is_none() {
+                    return self.lose(at);
+                }
+            }
+        }
+        let mail = match line.mail {
+            0 => None,
+            number => match receiving.mail(number) {
+                None => return self.lose(at),
+                mail => mail,
+            },
+        };
+        receiving.taking(at.number)?;
+        let Some(moved) = ends::advance(self.head(), at.next()) else {
+            return Ok(None);
+        };
+        drop(turn);
+        ends::wake(self.head(), moved);
+        if let Some(place) = place {
+            bytes = Bytes::Heap(place.read()?);
+        }
+        Ok(Some(Taken { bytes, mail }))
+    }
+
+    /// Passes over an item of which a part is gone with a process that died.
+    fn lose<M>(&self, at: Position) -> io::Result<Option<Taken<M>>> {
+        if let Some(moved) = ends::advance(self.head(), at.next()) {
+            ends::wake(self.head(), moved);
+            self.memory.word(layout::LOST).fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(None)
+    }
+
+    /// Follows the producers into another generation. The memory of a large one is given back, but
+    /// for the mark: somebody else may have to follow it.
+    fn follow<M>(&self, at: Position, generation: u32) -> io::Result<Option<Taken<M>>> {
+        if generation > LAST || generation == at.generation {
+            return damaged();
+        }
+        let left = Generation(at.generation);
+        if at.generation > layout::KEPT {
+            const PAGE: usize = 4096;
+            let mark = left.at() + left.line(at.number) / PAGE * PAGE;
+            let fd = self.object().fd();
+            memfd::release(fd, left.at(), mark - left.at());
+            memfd::release(fd, mark + PAGE, left.at() + left.len() - mark - PAGE);
+        }
+        ends::relocate(self.head(), Position { generation, ..at });
+        Ok(None)
+    }
+
+    /// Waits for one of the locks; `None` if the deadline passes.
+    #[inline]
+    fn turn(&self, at: usize, deadline: Deadline) -> Option<Turn<'_>> {
+        let (word, me) = (self.memory.word(at), owner::me());
+        let news = match lock::try_take(word, me) {
+            Some(news) => news,
+            // Whoever has it does not wait for anything: also a try waits for its turn.
+            None => lock::take(word, me, deadline.max(Deadline::after(TURN)))?,
+        };
+        let turn = Turn { word, me };
+        if news.is_some() {
+            self.memory.word(layout::DEATHS).fetch_add(1, Ordering::Relaxed);
+            if at == layout::PUT_LOCK {
+                let tail = Position::of(self.tail().load(Ordering::Acquire));
+                self.places().give_up_orphans(tail);
+            }
+        }
+        Some(turn)
+    }
+
+    /// Waits until the end is not as it was `seen`; false if the deadline has passed.
+    #[cold]
+    fn wait_for_change(&self, end: &AtomicU64, seen: u64, wait: &mut Wait) -> bool {
+        if wait.deadline.passed() {
+            return false;
+        }
+        while wait.spin.again() {
+            if end.load(Ordering::Relaxed) != seen {
+                return true;
+            }
+        }
+        if ends::sleep(end, seen, &mut wait.nap) {
+            self.look_for_dead(Look::Close);
+        }
+        !wait.nap.is_over() || end.load(Ordering::Relaxed) != seen
+    }
+
+    /// Gives up places of dead processes.
+    fn look_for_dead(&self, look: Look) {
+        if self.places().are_used() {
+            let head = || Position::of(self.head().load(Ordering::Acquire));
+            while let Some(lost) = self.places().give_up_of_dead(look, head) {
+                self.memory.word(layout::LOST_IN_COPY).fetch_add(lost.into(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The number of items.
+    pub(crate) fn len(&self) -> u64 {
+        let head = Position::of(self.head().load(Ordering::Acquire)).number;
+        let tail = Position::of(self.tail().load(Ordering::Acquire)).number;
+        tail.wrapping_sub(head) & ends::NUMBERS
+    }
+
+    /// Whether there is no item.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether an item would have to wait.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self.room, Room::Items(limit) if self.len() >= limit)
+    }
+
+    /// Nothing can be put any more. What is there can be taken. Whether to ring the bell.
+    pub(crate) fn close(&self) -> bool {
+        let was = ends::raise(self.tail(), CLOSED);
+        // Those who wait for room sleep at the head.
+        ends::wake_all(self.head());
+        was & POLLED != 0
+    }
+
+    /// Nothing can be put or taken any more. Whether to ring the bell.
+    pub(crate) fn close_now(&self) -> bool {
+        ends::raise(self.head(), CLOSED);
+        self.close()
+    }
+
+    /// Wakes everybody who waits, to look at what is not in the ring: whether a peer is there.
+    pub(crate) fn wake_all(&self) {
+        ends::wake_all(self.head());
+        ends::wake_all(self.tail());
+    }
+
+    /// Whether nothing can be put any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.tail().load(Ordering::Acquire) & CLOSED != 0
+    }
+
+    /// Whether a consumer would not have to wait: for an item, or for the end.
+    pub(crate) fn is_readable(&self) -> bool {
+        let closed = (self.tail().load(Ordering::Acquire) | self.head().load(Ordering::Acquire))
+            & CLOSED
+            != 0;
+        closed || !self.is_empty()
+    }
+
+    /// Whoever puts the next item is to ring the bell.
+    pub(crate) fn poll_tail(&self) {
+        ends::mark(self.tail(), POLLED);
+    }
+
+    /// What happened so far.
+    pub(crate) fn counts(&self) -> Counts {
+        self.look_for_dead(Look::Close);
+        let count = |at| self.memory.word(at).load(Ordering::Relaxed);
+        let lost_in_copy = count(layout::LOST_IN_COPY);
+        let lost = count(layout::LOST).saturating_add(lost_in_copy);
+        let (head, tail) = self.numbers();
+        let deaths = count(layout::DEATHS);
+        Counts { put: tail, taken: head.saturating_sub(lost), lost, lost_in_copy, deaths }
+    }
+
+    /// The numbers of the next item to be taken and of the next to be put, in this order.
+    pub(crate) fn numbers(&self) -> (u64, u64) {
+        let head = Position::of(self.head().load(Ordering::Acquire)).number;
+        (head, Position::of(self.tail().load(Ordering::Acquire)).number)
+    }
+
+    /// Whether nothing can be taken any more, because the ring was closed at once.
+    pub(crate) fn is_over(&self) -> bool {
+        self.head().load(Ordering::Acquire) & CLOSED != 0
+    }
+}
+
+/// Where the next item goes.
+struct Spot<'a> {
+    segment: &'a Segment,
+    at: Position,
+    /// Where in the bytes, unless it fits the line.
+    start: Option<u64>,
+    end: u64,
+}
+
+impl Spot<'_> {
+    fn generation(&self) -> Generation {
+        Generation(self.at.generation)
+    }
+
+    /// Writes the bytes of the item.
+    #[inline]
+    fn fill(&self, parts: [&[u8]; 2]) -> Content {
+        let Some(start) = self.start else {
+            let mut line = [0; MAX_IN_LINE];
+            let (first, rest) = line.split_at_mut(parts[0].len());
+            first.copy_from_slice(parts[0]);
+            rest[..parts[1].len()].copy_from_slice(parts[1]);
+            return Content::Line(line);
+        };
+        let at = self.generation().bytes_at() + start as usize;
+        self.segment.copy_in(at, parts[0]);
+        self.segment.copy_in(at + parts[0].len(), parts[1]);
+        Content::Bytes(start)
+    }
+}
+
+/// A private copy of bytes of a generation.
+fn copy(segment: &Segment, generation: Generation, offset: u64, len: u64) -> io::Result<Bytes> {
+    let inside = offset.checked_add(len).is_some_and(|end| end <= generation.bytes());
+    if !inside || len > MAX_INLINE as u64 {
+        return damaged();
+    }
+    Ok(Bytes::copied(segment, generation.bytes_at() + offset as usize, len as usize))
+}
+
+/// How long somebody who only tries waits for a lock that is never held for long.
+const TURN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

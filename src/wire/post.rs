@@ -1,0 +1,227 @@
+//! The socket beside a ring: for what cannot go through memory.
+//!
+//! Two things are sent through it: *mails*, with the objects that an item of the ring names, and
+//! the *bell*, for those who wait on descriptors. With two ends it also tells when the processes
+//! that have the other one are gone. Sending happens under the ring's put lock, but for bells;
+//! receiving under its get lock. See `shm/ring/README.md`.
+
+use super::handles::{self, Carried, Received};
+use crate::shm::object::Object;
+use crate::shm::ring::{Receiving, Sending};
+use crate::sys::socket;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+const BELL: u8 = 0;
+const MAIL: u8 = 1;
+/// The first byte, then the number of the mail; then the numbers of the objects.
+const HEADER: usize = 9;
+
+/// One end of a socket beside a ring, or both.
+#[derive(Clone, Debug)]
+pub(crate) struct Post(Arc<Object>);
+
+impl Post {
+    /// A socket whose every holder sends and receives.
+    pub(crate) fn to_self() -> io::Result<Self> {
+        socket::to_self().map(Self::of)
+    }
+
+    /// A socket with two ends.
+    pub(crate) fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) = socket::pair()?;
+        Ok((Self::of(one), Self::of(other)))
+    }
+
+    fn of(fd: std::os::fd::OwnedFd) -> Self {
+        Self(Arc::new(Object::received(fd)))
+    }
+
+    /// The socket in an object that was received. If it is none, nothing comes through it.
+    pub(crate) fn open(object: Arc<Object>) -> Self {
+        Self(object)
+    }
+
+    /// The object.
+    pub(crate) fn object(&self) -> &Arc<Object> {
+        &self.0
+    }
+
+    /// What becomes readable when the bell rings, a mail comes, or the other side is gone.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.fd()
+    }
+
+    /// Sends objects as the mail of this number; false while the socket is full. The caller has the
+    /// put lock.
+    fn send(&self, number: u64, carried: &Carried) -> io::Result<bool> {
+        let mut bytes = vec![MAIL];
+        bytes.extend_from_slice(&number.to_ne_bytes());
+        for uid in handles::numbers(carried) {
+            bytes.extend_from_slice(&uid.to_ne_bytes());
+        }
+        let fds: Vec<_> = handles::descriptors(carried).collect();
+        match socket::send(self.fd(), &bytes, &fds, false) {
+            Ok(()) => Ok(true),
+            // The kernel allows a user only so many descriptors on their way.
+            Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The objects in the mail of this number. `None` if it is gone. Bells and mails of lower
+    /// numbers are thrown away. The caller has the get lock.
+    fn receive(&self, number: u64) -> Option<Received> {
+        let mut buffer = Vec::new();
+        loop {
+            let found = match self.next()? {
+                None => 0,
+                Some(found) if found > number => return None,
+                Some(found) => found,
+            };
+            let fds = match socket::try_recv(self.fd(), &mut buffer) {
+                Ok(socket::Received::Message(_, fds)) => fds,
+                // Without the descriptors that this process could not take: what needs them says
+                // so when it is decoded.
+                Ok(socket::Received::Short(_)) => Vec::new(),
+                // Something else than mail, and consumed.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
+                _ => return None,
+            };
+            if found == number && number != 0 {
+                let uids = buffer.get(HEADER..).unwrap_or_default().chunks_exact(8);
+                let uids: Vec<u64> = uids.map(bytemuck::pod_read_unaligned).collect();
+                return Some(handles::receive(&uids, fds.into_iter()).collect());
+            }
+        }
+    }
+
+    /// What is next in the socket: a mail, of this number, or something else; `None` if nothing is.
+    fn next(&self) -> Option<Option<u64>> {
+        let mut header = [0; HEADER];
+        let len = socket::look(self.fd(), &mut header)?;
+        let is_mail = len == HEADER && header[0] == MAIL;
+        Some(is_mail.then(|| bytemuck::pod_read_unaligned(&header[1..])))
+    }
+
+    /// Makes the socket readable at the other end.
+    pub(crate) fn ring(&self) {
+        // If it is full it is readable.
+        let _ = socket::send(self.fd(), &[BELL], &[], false);
+    }
+
+    /// Throws away the bells that rang, up to the next mail. The caller has the get lock.
+    pub(crate) fn quiet(&self) {
+        let mut buffer = Vec::new();
+        while let Some(None) = self.next() {
+            match socket::try_recv(self.fd(), &mut buffer) {
+                Ok(socket::Received::Message(..) | socket::Received::Short(_)) => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Whether nobody has the other end any more.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        socket::is_hung_up(self.fd())
+    }
+}
+
+/// Objects on their way into a ring.
+#[derive(Debug)]
+pub(crate) struct Outgoing<'a>(pub(crate) &'a Post, pub(crate) &'a Carried);
+
+impl Sending for Outgoing<'_> {
+    fn mail(&mut self, number: u64) -> io::Result<bool> {
+        self.0.send(number, self.1)
+    }
+}
+
+/// Objects on their way out of a ring.
+#[derive(Debug)]
+pub(crate) struct Incoming<'a>(pub(crate) &'a Post);
+
+impl Receiving for Incoming<'_> {
+    type Mail = Received;
+
+    fn mail(&mut self, number: u64) -> Option<Received> {
+        self.0.receive(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shm::object::Access;
+
+    fn objects(count: usize) -> Carried {
+        (0..count).map(|_| Object::create("test", 64, Access::Shared).expect("object")).collect()
+    }
+
+    #[test]
+    fn a_mail_comes_under_its_number_and_older_ones_are_thrown_away() {
+        let (a, b) = Post::pair().expect("pair");
+        for post in [(&a, &b), (&b, &a)] {
+            let sent = objects(3);
+            post.0.ring();
+            assert!(post.0.send(1, &objects(1)).expect("send"));
+            post.0.ring();
+            assert!(post.0.send(5, &sent).expect("send"));
+            let received = post.1.receive(5).expect("it is there");
+            let mut uids: Vec<u64> = received.keys().copied().collect();
+            uids.sort_unstable();
+            assert_eq!(uids, handles::numbers(&sent));
+            assert!(post.1.receive(6).is_none());
+        }
+    }
+
+    #[test]
+    fn a_mail_that_is_gone_leaves_the_next_one_there() {
+        let post = Post::to_self().expect("socket");
+        assert!(post.send(7, &objects(1)).expect("send"));
+        assert!(post.receive(6).is_none());
+        assert_eq!(post.receive(7).expect("it is there").len(), 1);
+    }
+
+    #[test]
+    fn garbage_in_the_socket_is_passed_over() {
+        let (a, b) = Post::pair().expect("pair");
+        for garbage in [&[9][..], &[1, 2, 3], &[0xff; 40], &vec![1; socket::MAX_MESSAGE + 1]] {
+            socket::send(a.fd(), garbage, &[], false).expect("send");
+            assert!(a.send(3, &objects(1)).expect("send"));
+            let received = b.receive(3);
+            assert!(received.is_some() || garbage[0] == 1, "{garbage:?}");
+            while b.receive(u64::MAX).is_some() {}
+        }
+    }
+
+    #[test]
+    fn bells_are_heard_and_quietened() {
+        let (a, b) = Post::pair().expect("pair");
+        assert!(!socket::is_readable(b.fd()).expect("poll"));
+        a.ring();
+        a.ring();
+        assert!(socket::is_readable(b.fd()).expect("poll"));
+        b.quiet();
+        assert!(!socket::is_readable(b.fd()).expect("poll"));
+        assert!(!b.is_hung_up());
+        drop(a);
+        assert!(b.is_hung_up());
+    }
+
+    #[test]
+    fn a_full_socket_refuses_and_is_no_error() {
+        let post = Post::to_self().expect("socket");
+        let mut number = 1;
+        while post.send(number, &objects(1)).expect("send") {
+            number += 1;
+        }
+        assert!(number > 10, "{number}");
+        assert!(post.receive(number - 1).is_some());
+        assert!(post.send(number, &objects(1)).expect("send"));
+    }
+}
