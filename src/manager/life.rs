@@ -1,9 +1,11 @@
 use super::control::Control;
 use super::link::{Id, Link, LinkHandle};
 use super::message::{Made, Reply, garbled};
-use super::proxy::{self, Lent, Proxy};
+use super::proxy::{self, Lent, Life, Proxy};
+use super::remote::Way;
 use super::server::{self, MANAGER};
 use crate::codec::{Data, Encode};
+use crate::connection::Address;
 use crate::entry;
 use crate::shm::object::Object;
 use crate::sys::clock::Deadline;
@@ -60,6 +62,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Manager {
     pub(super) link: Arc<Link>,
     owner: Option<Arc<Owner>>,
+    address: Option<Address>,
 }
 
 /// The process that has started the server.
@@ -101,6 +104,7 @@ impl Owner {
 pub struct ManagerBuilder {
     name: String,
     is_detached: bool,
+    allow_remote: bool,
 }
 
 impl ManagerBuilder {
@@ -115,6 +119,32 @@ impl ManagerBuilder {
     pub fn detached(mut self) -> Self {
         self.is_detached = true;
         self
+    }
+
+    /// Whether [`bind`](ManagerBuilder::bind) takes an address that other machines can reach.
+    /// Nothing is encrypted: send it through a tunnel.
+    pub fn allow_remote(mut self, allow: bool) -> Self {
+        self.allow_remote = allow;
+        self
+    }
+
+    /// Starts the server, and lets clients with this key come over connections, too.
+    ///
+    /// # Errors
+    /// As [`Manager::bind`].
+    pub fn bind(self, address: impl Into<Address>, key: impl AsRef<[u8]>) -> Result<Manager> {
+        let allow_remote = self.allow_remote;
+        let mut manager = self.start()?;
+        let way = Way { address: address.into(), key: key.as_ref().to_vec() };
+        let listen = |control: &Arc<Control>, _: &dyn entry::Caller, all: ((u64, u64), Way, bool)| {
+            let (id, way, allow_remote) = all;
+            control.server.listen(super::remote::join(id), way, allow_remote)
+        };
+        let (id, entry) = (manager.link.id(), entry::raw_entry(listen)?);
+        let id = ((id >> 64) as u64, id as u64);
+        let bound = proxy::call(&manager.link, MANAGER, entry, (&id, &way, &allow_remote));
+        manager.address = Some(bound.inspect_err(|_| manager.shutdown())?);
+        Ok(manager)
     }
 
     /// Starts the server.
@@ -136,7 +166,7 @@ impl ManagerBuilder {
         let link = Link::through(id, Arc::new(Object::received(outer)));
         let generation = fork::generation();
         let owner = Owner { link: link.clone(), process, is_detached: self.is_detached, generation };
-        Ok(Manager { link, owner: Some(Arc::new(owner)) })
+        Ok(Manager { link, owner: Some(Arc::new(owner)), address: None })
     }
 }
 
@@ -152,7 +182,65 @@ impl Manager {
 
     /// The settings of a new manager.
     pub fn builder() -> ManagerBuilder {
-        ManagerBuilder { name: "Manager".to_owned(), is_detached: false }
+        ManagerBuilder { name: "Manager".to_owned(), is_detached: false, allow_remote: false }
+    }
+
+    /// Starts a server that clients with this key can also [`connect`](Manager::connect) to, over a
+    /// Unix socket or TCP: Python's `BaseManager(address, authkey)`.
+    ///
+    /// See [`connection`](crate::connection) for what the key protects against, and what not. An
+    /// address that other machines can reach must be allowed by
+    /// [`ManagerBuilder::allow_remote`].
+    ///
+    /// ```
+    /// use multiproc::connection::Address;
+    /// use multiproc::{Manager, Process};
+    ///
+    /// let key = "a long secret out of a file";
+    /// let manager = Manager::bind(Address::tcp("127.0.0.1:0")?, key)?;
+    /// let address = manager.address().expect("it is bound").clone();
+    ///
+    /// // Another run of the same program, which need not be a child:
+    /// let other = |address: Address, key: String| -> multiproc::Result<u64> {
+    ///     let list = Manager::connect(address, key)?.list_of([1u64, 2])?;
+    ///     list.push(3)?;
+    ///     list.with(|list, ()| list.iter().sum(), ())
+    /// };
+    /// let mut process = Process::spawn(other, (address, key.to_owned()))?;
+    /// assert_eq!(process.join()??, 6);
+    /// # Ok::<(), multiproc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Manager::start`], and [`ListenerBuilder::bind`](crate::connection::ListenerBuilder::bind).
+    pub fn bind(address: impl Into<Address>, key: impl AsRef<[u8]>) -> Result<Self> {
+        Self::builder().bind(address, key)
+    }
+
+    /// Connects to a manager that another run of this program has [bound](Manager::bind): Python's
+    /// `BaseManager.connect`.
+    ///
+    /// The objects that it makes, and proxies that it gets from the server, are like those of any
+    /// other client, except that shared memory and proxies of other managers cannot travel over the
+    /// connection. A proxy may be sent on to other processes on this machine, key and all, and has to
+    /// be kept until its receiver has used it. Objects whose last proxy was here go when that is
+    /// dropped, or this process ends or loses the connection.
+    ///
+    /// # Errors
+    /// [`is_authentication`](Error::is_authentication) if the key is wrong, or the server is not of
+    /// the same build of the same program (methods are named by where they are in it); otherwise as
+    /// [`ClientBuilder::connect`](crate::connection::ClientBuilder::connect).
+    pub fn connect(address: impl Into<Address>, key: impl AsRef<[u8]>) -> Result<Self> {
+        let way = Way { address: address.into(), key: key.as_ref().to_vec() };
+        let address = Some(way.address.clone());
+        let (id, remote) = way.open()?;
+        Ok(Self { link: Link::remotely(id, remote), owner: None, address })
+    }
+
+    /// Where the server was bound, or connected to.
+    #[must_use]
+    pub fn address(&self) -> Option<&Address> {
+        self.address.as_ref()
     }
 
     /// Makes an object of any type: `constructor`, a function item or a closure that captures
@@ -198,8 +286,8 @@ impl Manager {
         let made = self.link.call(MANAGER, entry, |sink| arguments.encode(sink))?;
         let (Reply::Made(bytes), received) = made else { return Err(garbled()) };
         let decode = || postcard::from_bytes(&bytes).map_err(|_| garbled());
-        let Made { number, life: Handle(life) } = handles::providing(received, decode)?;
-        let life = self.link.life(number, life);
+        let Made { number, life } = handles::providing(received, decode)?;
+        let life = self.link.hearing(|| Life::of(&self.link, number, life)).ok_or_else(garbled)?;
         Ok(Proxy::new(self.link.clone(), number, life))
     }
 
@@ -217,7 +305,7 @@ impl Manager {
     /// # Errors
     /// [`is_disconnected`](Error::is_disconnected) if the server has ended.
     pub fn objects(&self) -> Result<usize> {
-        let count = |control: &Arc<Control>, _: &dyn entry::Caller, ()| Ok(control.0.count());
+        let count = |control: &Arc<Control>, _: &dyn entry::Caller, ()| Ok(control.server.count());
         proxy::call(&self.link, MANAGER, entry::raw_entry(count)?, ())
     }
 
@@ -272,13 +360,13 @@ impl fmt::Debug for Manager {
 /// What arrives is a handle of the same server, which does not end with it.
 impl Serialize for Manager {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        LinkHandle(self.link.clone()).serialize(serializer)
+        (LinkHandle(self.link.clone()), &self.address).serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Manager {
     fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
-        let LinkHandle(link) = Deserialize::deserialize(from)?;
-        Ok(Self { link, owner: None })
+        let (LinkHandle(link), address) = Deserialize::deserialize(from)?;
+        Ok(Self { link, owner: None, address })
     }
 }

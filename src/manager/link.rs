@@ -1,9 +1,12 @@
 //! A process's way to a server: one link for each manager that the process knows, and one channel
 //! for each of its threads that calls.
 
-use super::channel::{Channel, Packet};
+use super::channel::{Channel, Packet, broken};
+use super::control::Control;
 use super::message::{self, Knock, Reply};
-use super::server::Server;
+use super::proxy;
+use super::remote::{Remote, Share, Way};
+use super::server::{MANAGER, Server};
 use crate::codec::{NotEncoded, naming};
 use crate::entry;
 use crate::error::Kind;
@@ -18,8 +21,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::{fmt, io};
+use std::thread::LocalKey;
+use std::time::Duration;
 
 /// The name of a manager, which no other one has.
 pub(super) type Id = u128;
@@ -30,6 +35,8 @@ enum Route {
     Door(Arc<Object>),
     /// The server is this process.
     Own(Weak<Server>),
+    /// Over connections.
+    Remote(Remote),
 }
 
 /// The way to one manager.
@@ -38,6 +45,8 @@ pub(super) struct Link {
     route: Route,
     /// The tokens of objects of which this process has proxies, by number: one descriptor for each.
     lives: Mutex<HashMap<u64, Weak<Object>>>,
+    /// The same for objects of a remote manager.
+    shares: Mutex<HashMap<u64, Weak<Share>>>,
 }
 
 /// Every manager of which this process has a handle.
@@ -56,18 +65,20 @@ thread_local! {
     static CHANNELS: RefCell<Vec<Open>> = const { RefCell::new(Vec::new()) };
     /// The manager for which this thread is encoding arguments.
     static TALKING_TO: Cell<Option<Id>> = const { Cell::new(None) };
+    /// The manager whose reply this thread is decoding.
+    static HEARING_FROM: Cell<Option<Id>> = const { Cell::new(None) };
 }
 
-/// Runs `encode`, in which proxies of this manager need not say how it is reached.
-fn talking_to<R>(id: Id, encode: impl FnOnce() -> R) -> R {
-    struct Restore(Option<Id>);
+/// Sets a thread's cell for the time of `run`.
+fn set<R>(cell: &'static LocalKey<Cell<Option<Id>>>, id: Id, run: impl FnOnce() -> R) -> R {
+    struct Restore(&'static LocalKey<Cell<Option<Id>>>, Option<Id>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            TALKING_TO.set(self.0);
+            self.0.set(self.1);
         }
     }
-    let _restore = Restore(TALKING_TO.replace(Some(id)));
-    encode()
+    let _restore = Restore(cell, cell.replace(Some(id)));
+    run()
 }
 
 /// The error for a server that is no more.
@@ -85,6 +96,11 @@ impl Link {
         Self::known_or(id, Some(Route::Door(door))).expect("a route is given")
     }
 
+    /// The link to a manager that was connected to.
+    pub(super) fn remotely(id: Id, remote: Remote) -> Arc<Self> {
+        Self::known_or(id, Some(Route::Remote(remote))).expect("a route is given")
+    }
+
     /// The link to the server that this process is.
     pub(super) fn own(id: Id, server: &Arc<Server>) -> Arc<Self> {
         Self::known_or(id, Some(Route::Own(Arc::downgrade(server)))).expect("a route is given")
@@ -97,7 +113,8 @@ impl Link {
             return Some(known);
         }
         links.retain(|_, link| link.strong_count() > 0);
-        let link = Arc::new(Self { id, route: route?, lives: Mutex::default() });
+        let (lives, shares) = (Mutex::default(), Mutex::default());
+        let link = Arc::new(Self { id, route: route?, lives, shares });
         links.insert(id, Arc::downgrade(&link));
         Some(link)
     }
@@ -131,15 +148,12 @@ impl Link {
         encode: impl FnOnce(&mut Vec<u8>) -> std::result::Result<(), NotEncoded>,
     ) -> Result<(Reply, Received)> {
         let mut bytes = message::begin_request(entry.0, object);
-        let encoded = talking_to(self.id, || naming(|| encode(&mut bytes)));
+        let encoded = set(&TALKING_TO, self.id, || naming(|| encode(&mut bytes)));
         let ((), carried) = encoded.map_err(Error::arguments)?;
         // No code of the user's runs until the reply is there: the channel is this call's alone.
         let channel = self.take_channel()?;
-        let Packet { bytes, received } = channel
-            .send(bytes, &carried)
-            .and_then(|()| channel.recv())
-            .map_err(broken)?
-            .ok_or_else(disconnected)?;
+        let packet = channel.send(bytes, &carried).and_then(|()| channel.recv());
+        let Packet { bytes, received } = packet?;
         self.keep(channel);
         drop(carried);
         Ok((message::parse_reply(bytes)?, received))
@@ -172,6 +186,9 @@ impl Link {
     }
 
     fn open(&self) -> Result<Channel> {
+        if let Route::Remote(remote) = &self.route {
+            return remote.channel(self.id);
+        }
         let (here, there) = Channel::pair()
             .map_err(|error| Error::os("no channel to the manager can be made", error))?;
         match &self.route {
@@ -182,14 +199,15 @@ impl Link {
             Route::Own(server) => {
                 let server = server.upgrade().ok_or_else(disconnected)?;
                 let there = Channel::from_descriptors(there).map_err(broken)?;
-                server.welcome(there);
+                server.welcome(there, None);
             }
+            Route::Remote(_) => {}
         }
         Ok(here)
     }
 
     /// Tells the server to end.
-    pub(super) fn shut_down(&self) {
+    pub(super) fn shut_down(self: &Arc<Self>) {
         match &self.route {
             Route::Door(door) => {
                 // If there is no room, or nobody, somebody else ends it.
@@ -200,7 +218,60 @@ impl Link {
                     server.close();
                 }
             }
+            Route::Remote(_) => {
+                let close = |control: &Arc<Control>, _: &dyn entry::Caller, ()| {
+                    control.server.close();
+                    Ok(())
+                };
+                let told = entry::raw_entry(close)
+                    .and_then(|entry| proxy::call::<_, ()>(self, MANAGER, entry, ()));
+                // If it ends before it has answered, that is what was wanted.
+                let _ = told;
+            }
         }
+    }
+
+    /// Asks a remote server to keep an object for this process, too.
+    pub(super) fn adopt(self: &Arc<Self>, number: u64) -> Result<()> {
+        let adopt = |control: &Arc<Control>, _: &dyn entry::Caller, (number,): (u64,)| {
+            control.adopt(number)
+        };
+        proxy::call(self, MANAGER, entry::raw_entry(adopt)?, (&number,))
+    }
+
+    /// The remote end, if it is remote.
+    pub(super) fn remote(&self) -> Option<&Remote> {
+        match &self.route {
+            Route::Remote(remote) => Some(remote),
+            _ => None,
+        }
+    }
+
+    /// The share of a remote object that this process has; `came` if the server has just sent it.
+    pub(super) fn share(self: &Arc<Self>, number: u64) -> Arc<Share> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.retain(|_, share| share.strong_count() > 0);
+        let known = shares.get(&number).and_then(Weak::upgrade);
+        let share = known.unwrap_or_else(|| {
+            let share = Arc::new(Share::new(self.clone(), number));
+            shares.insert(number, Arc::downgrade(&share));
+            share
+        });
+        drop(shares);
+        if HEARING_FROM.get() == Some(self.id) {
+            share.came();
+        }
+        share
+    }
+
+    /// Whether the server is this process.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self.route, Route::Own(_))
+    }
+
+    /// Runs `decode` on a reply of this manager.
+    pub(super) fn hearing<R>(&self, decode: impl FnOnce() -> R) -> R {
+        set(&HEARING_FROM, self.id, decode)
     }
 
     /// Waits until the server has ended; false if the deadline passes first.
@@ -209,6 +280,15 @@ impl Link {
             // Nothing ever comes out of the door: it is readable when its inner side is gone.
             Route::Door(door) => socket::wait_readable(door.fd(), deadline).unwrap_or(true),
             Route::Own(_) => false,
+            Route::Remote(remote) => loop {
+                if remote.is_down() {
+                    return true;
+                }
+                if deadline.passed() {
+                    return false;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            },
         }
     }
 
@@ -217,23 +297,13 @@ impl Link {
     pub(super) fn door(&self) -> &Arc<Object> {
         match &self.route {
             Route::Door(door) => door,
-            Route::Own(_) => panic!("the server is this process"),
+            _ => panic!("there is no door"),
         }
     }
 
     /// Whether the server has ended.
     pub(super) fn is_down(&self) -> bool {
-        self.wait_for_the_end(Deadline::after(std::time::Duration::ZERO))
-    }
-}
-
-fn broken(error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => disconnected(),
-        io::ErrorKind::OutOfMemory | io::ErrorKind::StorageFull => {
-            Error::memory("there is no memory for a message to or from the manager", error)
-        }
-        _ => Error::os("the manager could not be asked", error),
+        self.wait_for_the_end(Deadline::after(Duration::ZERO))
     }
 }
 
@@ -248,7 +318,13 @@ impl fmt::Debug for Link {
 struct Sent {
     id: (u64, u64),
     /// None to, or from, a process that talks with the same server anyway.
-    door: Option<Handle>,
+    route: Option<SentRoute>,
+}
+
+#[derive(Serialize, Deserialize)]
+enum SentRoute {
+    Door(Handle),
+    Remote(Way),
 }
 
 /// A link as a part of a handle.
@@ -258,26 +334,30 @@ pub(super) struct LinkHandle(pub(super) Arc<Link>);
 impl Serialize for LinkHandle {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let link = &*self.0;
-        let door = match &link.route {
+        let route = match &link.route {
             _ if TALKING_TO.get() == Some(link.id) => None,
-            Route::Door(door) => Some(Handle(door.clone())),
+            Route::Door(door) => Some(SentRoute::Door(Handle(door.clone()))),
+            Route::Remote(remote) => Some(SentRoute::Remote(remote.way().clone())),
             Route::Own(_) if entry::is_answering() => None,
             Route::Own(server) => {
                 let door = server.upgrade().and_then(|server| server.new_door().ok());
                 let no_door = "the manager's server has ended, or has too many open files";
                 let refused = || crate::wire::handles::refuse_encoding(no_door);
-                Some(Handle(door.ok_or_else(refused)?))
+                Some(SentRoute::Door(Handle(door.ok_or_else(refused)?)))
             }
         };
-        Sent { id: ((link.id >> 64) as u64, link.id as u64), door }.serialize(serializer)
+        Sent { id: ((link.id >> 64) as u64, link.id as u64), route }.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for LinkHandle {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Sent { id: (high, low), door } = Sent::deserialize(deserializer)?;
-        let id = u128::from(high) << 64 | u128::from(low);
-        let link = Link::known_or(id, door.map(|Handle(door)| Route::Door(door)));
+        let Sent { id, route } = Sent::deserialize(deserializer)?;
+        let route = route.map(|route| match route {
+            SentRoute::Door(Handle(door)) => Route::Door(door),
+            SentRoute::Remote(way) => Route::Remote(Remote::of(way)),
+        });
+        let link = Link::known_or(super::remote::join(id), route);
         link.map(Self).ok_or_else(|| {
             crate::wire::handles::refuse_decoding(
                 "a proxy whose manager this process does not know, and did not learn of",

@@ -39,7 +39,8 @@ const MADE: u8 = 2;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Made {
     pub(super) number: u64,
-    pub(super) life: Handle,
+    /// None for a remote client.
+    pub(super) life: Option<Handle>,
 }
 
 /// The reply to a request.

@@ -42,6 +42,7 @@ mod namespace;
 mod pool;
 mod proxy;
 mod queue;
+mod remote;
 mod semaphore;
 mod server;
 mod session;

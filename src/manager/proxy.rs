@@ -2,6 +2,7 @@
 
 use super::link::{Link, LinkHandle};
 use super::message::Reply;
+use super::remote::{self, Share};
 use crate::codec::{Data, Encode, NotEncoded, Reader, decode_value, encode_value};
 use crate::entry::{self, Caller, Look, ManagedEntry};
 use crate::shm::object::Object;
@@ -45,9 +46,17 @@ use std::sync::Arc;
 pub struct Proxy<S> {
     link: Arc<Link>,
     number: u64,
-    /// Kept: while anybody has one, the object is there.
-    life: Arc<Object>,
+    life: Life,
     object: PhantomData<fn() -> S>,
+}
+
+/// Kept: while anybody has one, the object is there.
+#[derive(Clone)]
+pub(super) enum Life {
+    /// A token of the kernel's.
+    Token(Arc<Object>),
+    /// This process's share of a remote object.
+    Share(Arc<Share>),
 }
 
 impl<S> Clone for Proxy<S> {
@@ -75,21 +84,43 @@ impl<S> Eq for Proxy<S> {}
 struct Sent {
     link: LinkHandle,
     number: u64,
-    life: Handle,
+    /// None to and from a remote server, which counts.
+    life: Option<Handle>,
 }
 
 impl<S> Serialize for Proxy<S> {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> std::result::Result<Z::Ok, Z::Error> {
-        let (link, life) = (LinkHandle(self.link.clone()), Handle(self.life.clone()));
+        let life = match &self.life {
+            Life::Share(_) => None,
+            Life::Token(token) => {
+                let is_counted =
+                    self.link.is_own() && entry::is_answering() && remote::note(self.number, token);
+                (!is_counted).then(|| Handle(token.clone()))
+            }
+        };
+        let link = LinkHandle(self.link.clone());
         Sent { link, number: self.number, life }.serialize(serializer)
     }
 }
 
 impl<'de, S> Deserialize<'de> for Proxy<S> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
-        let Sent { link: LinkHandle(link), number, life: Handle(life) } = Sent::deserialize(from)?;
-        let life = link.life(number, life);
+        let Sent { link: LinkHandle(link), number, life } = Sent::deserialize(from)?;
+        let life = Life::of(&link, number, life).ok_or_else(|| {
+            handles::refuse_decoding("a proxy of an object of which the sender has none")
+        })?;
         Ok(Self::new(link, number, life))
+    }
+}
+
+impl Life {
+    /// What keeps an object, by what came with a proxy of it.
+    pub(super) fn of(link: &Arc<Link>, number: u64, came: Option<Handle>) -> Option<Self> {
+        match came {
+            Some(Handle(token)) => Some(Self::Token(link.life(number, token))),
+            None if link.is_own() => remote::token(number).map(Self::Token),
+            None => link.remote().map(|_| Self::Share(link.share(number))),
+        }
     }
 }
 
@@ -118,9 +149,9 @@ lent!(A B C);
 lent!(A B C D);
 
 /// Decodes the value of a reply.
-fn decode<R: Data>((reply, received): (Reply, Received)) -> Result<R> {
+fn decode<R: Data>(link: &Link, (reply, received): (Reply, Received)) -> Result<R> {
     let Reply::Value(bytes) = reply else { return Err(super::message::garbled()) };
-    let decode = || decode_value(&mut Reader(&bytes));
+    let decode = || link.hearing(|| decode_value(&mut Reader(&bytes)));
     handles::providing(received, decode).map_err(Error::result)
 }
 
@@ -131,11 +162,11 @@ pub(super) fn call<A, R: Data>(
     entry: ManagedEntry,
     arguments: impl Lent<A>,
 ) -> Result<R> {
-    decode(link.call(number, entry, |sink| arguments.encode(sink))?)
+    decode(link, link.call(number, entry, |sink| arguments.encode(sink))?)
 }
 
 impl<S> Proxy<S> {
-    pub(super) fn new(link: Arc<Link>, number: u64, life: Arc<Object>) -> Self {
+    pub(super) fn new(link: Arc<Link>, number: u64, life: Life) -> Self {
         Self { link, number, life, object: PhantomData }
     }
 
@@ -146,6 +177,9 @@ impl<S> Proxy<S> {
     }
 
     fn call<A, R: Data>(&self, entry: ManagedEntry, arguments: impl Lent<A>) -> Result<R> {
+        if let Life::Share(share) = &self.life {
+            share.keep()?;
+        }
         call(&self.link, self.number, entry, arguments)
     }
 }

@@ -1,10 +1,12 @@
 //! The process that holds the objects: its doors, its objects, and its end.
 
 use super::channel::Channel;
-use super::link::Link;
-use super::message::{Knock, Made};
+use super::link::{Id, Link};
+use super::message::Knock;
+use super::remote::{self, Hello, Line, Release, Tokens, Way};
 use super::session;
 use crate::entry::{self, Target};
+use crate::connection::{Address, Listener};
 use crate::shm::object::Object;
 use crate::sys::clock::Deadline;
 use crate::sys::epoll::{Kick, Poller};
@@ -18,7 +20,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 /// The number of the manager itself, as an object.
 pub(super) const MANAGER: u64 = 0;
@@ -36,6 +39,10 @@ pub(super) struct Server {
     /// The inner sides of the doors.
     doors: Mutex<HashMap<u64, InternalFd>>,
     is_closing: AtomicBool,
+    /// Whether clients can come over connections, too.
+    is_bound: AtomicBool,
+    /// What is kept for remote processes, by their names.
+    remotes: Mutex<HashMap<u128, Weak<Tokens>>>,
     /// To the thread that drops what nobody needs any more.
     graves: Mutex<mpsc::Sender<Target>>,
 }
@@ -91,6 +98,8 @@ impl Server {
             objects: RwLock::default(),
             doors: Mutex::default(),
             is_closing: AtomicBool::new(false),
+            is_bound: AtomicBool::new(false),
+            remotes: Mutex::default(),
             graves: Mutex::new(graves),
         });
         server.poller.add(&server.kick, KICK)?;
@@ -128,7 +137,7 @@ impl Server {
     fn run(self: &Arc<Self>) {
         let mut ready = Vec::new();
         // When the last outer side of a door is closed, nobody can ever come again.
-        while !self.is_closing.load(Ordering::Acquire) && !self.doors().is_empty() {
+        while !self.is_closing.load(Ordering::Acquire) && self.can_be_reached() {
             ready.clear();
             if self.poller.wait(&mut ready, Deadline::NEVER).is_err() {
                 return;
@@ -143,6 +152,11 @@ impl Server {
         }
     }
 
+    fn can_be_reached(&self) -> bool {
+        // Acquire: with the release in `listen`.
+        self.is_bound.load(Ordering::Acquire) || !self.doors().is_empty()
+    }
+
     /// Takes one message from a door. Whatever it is, it costs nobody else anything.
     fn answer_door(self: &Arc<Self>, number: u64) {
         let mut doors = self.doors();
@@ -153,7 +167,7 @@ impl Server {
                 match message.body {
                     Knock::Channel => {
                         if let Ok(channel) = Channel::from_descriptors(message.fds) {
-                            self.welcome(channel);
+                            self.welcome(channel, None);
                         }
                     }
                     Knock::Shutdown => self.close(),
@@ -170,11 +184,82 @@ impl Server {
     }
 
     /// Serves a client's thread on a thread of its own.
-    pub(super) fn welcome(self: &Arc<Self>, channel: Channel) {
+    pub(super) fn welcome(self: &Arc<Self>, channel: Channel, tokens: Option<Arc<Tokens>>) {
         let server = self.clone();
         let thread = std::thread::Builder::new().name("multiproc-serve".to_owned());
         // If there can be no thread the channel is closed, which the client sees.
-        let _ = thread.spawn(move || session::serve(&server, channel));
+        let _ = thread.spawn(move || session::serve(&server, channel, tokens));
+    }
+
+    /// Lets clients come over connections, too; the address at which they can.
+    pub(super) fn listen(self: &Arc<Self>, id: Id, way: Way, remotely: bool) -> Result<Address> {
+        let builder = Listener::builder().key(&way.key).service(remote::service());
+        let listener = builder.allow_remote(remotely).replace_stale(true).bind(way.address)?;
+        let address = listener.address().clone();
+        let server = self.clone();
+        let thread = std::thread::Builder::new().name("multiproc-accept".to_owned());
+        let accepting = thread.spawn(move || server.accept_all(id, &listener));
+        accepting.map_err(|error| Error::os("there can be no thread to accept clients", error))?;
+        // Release: see `can_be_reached`.
+        self.is_bound.store(true, Ordering::Release);
+        Ok(address)
+    }
+
+    fn accept_all(self: &Arc<Self>, id: Id, listener: &Listener) {
+        loop {
+            match listener.accept::<(), ()>() {
+                Ok(line) => {
+                    let server = self.clone();
+                    let thread = std::thread::Builder::new().name("multiproc-serve".to_owned());
+                    let _ = thread.spawn(move || server.greet(id, line));
+                }
+                Err(error) if error.is_closed() => return,
+                // Too many open files, as a rule: some will be closed.
+                Err(_) => std::thread::sleep(Duration::from_millis(64)),
+            }
+        }
+    }
+
+    /// Learns what a connection is for, and serves it.
+    fn greet(self: &Arc<Self>, id: Id, line: Line) {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let Ok(hello) = line.recv_bytes_timeout(remote::SMALL, PATIENCE) else { return };
+        match postcard::from_bytes(&hello) {
+            Ok(Hello::Base { client }) => self.keep_tokens(id, remote::join(client), &line),
+            Ok(Hello::Channel { client }) => {
+                let tokens = self.remotes().get(&remote::join(client)).and_then(Weak::upgrade);
+                if tokens.is_some() {
+                    session::serve(self, Channel::of(line), tokens);
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn remotes(&self) -> MutexGuard<'_, HashMap<u128, Weak<Tokens>>> {
+        self.remotes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps objects for a remote process until its base connection ends.
+    fn keep_tokens(&self, id: Id, client: u128, line: &Line) {
+        let tokens = Arc::new(Tokens::default());
+        {
+            let mut remotes = self.remotes();
+            remotes.retain(|_, tokens| tokens.strong_count() > 0);
+            if remotes.contains_key(&client) {
+                return;
+            }
+            remotes.insert(client, Arc::downgrade(&tokens));
+        }
+        if line.send_bytes(&id.to_ne_bytes()).is_err() {
+            return;
+        }
+        while let Ok(bytes) = line.recv_bytes(remote::SMALL) {
+            match postcard::from_bytes::<Release>(&bytes) {
+                Ok(release) => tokens.release(release),
+                Err(_) => return,
+            }
+        }
     }
 
     /// The server is to end.
@@ -185,21 +270,29 @@ impl Server {
     }
 
     /// Holds a new object for as long as there are proxies of it; what makes the first.
-    pub(super) fn admit(&self, target: Target) -> Result<Made> {
+    pub(super) fn admit(&self, target: Target) -> Result<(u64, Arc<Object>)> {
         let failed = |error| Error::os("the manager can hold no more objects", error);
         let (read, write) = io::pipe().map_err(failed)?;
         let (number, life) = (self.number(), OwnedFd::from(write));
+        let token = Arc::new(Object::received(read.into()));
         let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
         // An error is what is waited for; that is always told.
         self.poller.add(&life, number).map_err(failed)?;
         objects.insert(number, Slot { target, life });
-        Ok(Made { number, life: Handle(Arc::new(Object::received(read.into()))) })
+        drop(objects);
+        Ok((number, token))
     }
 
     /// The object with this number.
     pub(super) fn object(&self, number: u64) -> Option<Target> {
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
         objects.get(&number).map(|slot| slot.target.clone())
+    }
+
+    /// A token more of an object that somebody else has a token of.
+    pub(super) fn life(&self, number: u64) -> Option<Arc<Object>> {
+        let remotes: Vec<_> = self.remotes().values().filter_map(Weak::upgrade).collect();
+        remotes.iter().find_map(|tokens| tokens.get(number))
     }
 
     /// The number of objects that are held.

@@ -2,10 +2,12 @@
 
 use super::channel::{Channel, Packet};
 use super::control::Control;
-use super::message;
+use super::message::{self, Made};
+use super::remote::{self, Tokens};
 use super::server::{MANAGER, Server};
 use crate::entry::{self, Answer, Caller, Departure, Target, call_managed};
 use crate::wire::handles::{self, Carried};
+use crate::wire::travel::Handle;
 use crate::{Error, Result};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -13,6 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 struct Client {
     id: u64,
     channel: Channel,
+    /// What is kept for its process, if it is remote.
+    tokens: Option<Arc<Tokens>>,
     /// Where it has something that is to be taken from it when it goes.
     holders: Mutex<Vec<Weak<dyn Departure>>>,
 }
@@ -42,14 +46,21 @@ impl Caller for Client {
 }
 
 /// Serves requests until the client's thread, or its process, is gone.
-pub(super) fn serve(server: &Arc<Server>, channel: Channel) {
-    let client = Client { id: server.number(), channel, holders: Mutex::default() };
-    let manager: Target = Arc::new(Control(server.clone()));
+pub(super) fn serve(server: &Arc<Server>, channel: Channel, tokens: Option<Arc<Tokens>>) {
+    let manager: Target = Arc::new(Control { server: server.clone(), tokens: tokens.clone() });
+    let client = Client { id: server.number(), channel, tokens, holders: Mutex::default() };
     // A message that cannot be read is the end, too: who sends one does not keep the protocol.
-    while let Ok(Some(packet)) = client.channel.recv() {
+    while let Ok(packet) = client.channel.recv() {
         let (bytes, carried) = reply(server, &manager, &client, packet);
-        if client.channel.send(bytes, &carried).is_err() {
-            break;
+        match client.channel.send(bytes, &carried) {
+            Ok(()) => {}
+            Err(error) if error.is_disconnected() => break,
+            // The client is told what its value was too large for.
+            Err(error) => {
+                if client.channel.send(message::failed(&error), &Carried::new()).is_err() {
+                    break;
+                }
+            }
         }
     }
     let holders = client.holders.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +75,14 @@ fn reply(
     client: &Client,
     packet: Packet,
 ) -> (Vec<u8>, Carried) {
-    answer(server, manager, client, packet)
+    let answer = || {
+        let (bytes, carried) = answer(server, manager, client, packet)?;
+        if client.channel.is_remote() && !carried.is_empty() {
+            return Err(remote::not_carried());
+        }
+        Ok((bytes, carried))
+    };
+    remote::serving(client.tokens.as_ref(), answer)
         .unwrap_or_else(|error| (message::failed(&error), Carried::new()))
 }
 
@@ -87,6 +105,10 @@ fn answer(
     let _ = entry::catch(|| drop(target));
     match answer? {
         Answer::Value(bytes, carried) => Ok((message::value(bytes), carried)),
-        Answer::Made(target) => message::made(&server.admit(target)?),
+        Answer::Made(target) => {
+            let (number, life) = server.admit(target)?;
+            let life = (!remote::note(number, &life)).then_some(Handle(life));
+            message::made(&Made { number, life })
+        }
     }
 }
