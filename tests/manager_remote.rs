@@ -56,25 +56,26 @@ fn a_client_makes_objects_over_every_kind_of_socket() {
 fn what_remote_and_local_clients_put_is_in_the_same_objects() {
     let (manager, address) = bound(loopback());
     let dict = manager.dict::<String, u64>().unwrap();
-    let names = manager.namespace().unwrap();
-    names.set("dict", dict.clone()).unwrap();
-    let registry = manager.list::<Dict<String, u64>>().unwrap();
-    registry.push(dict.clone()).unwrap();
-    // A remote client gets at existing objects through what a local one hands on.
-    let count = |address: Address, registry: List<Dict<String, u64>>| {
-        let there = Manager::connect(address, KEY).expect("a connection");
-        assert!(there.is_alive());
-        let dict = registry.get(0).unwrap().unwrap();
+    manager.publish("counts", &dict).unwrap();
+    let count = |address: Address| {
+        let there = connect(address);
+        assert!(there.is_alive() && there.find::<Dict<String, u64>>("other").unwrap().is_none());
+        assert!(there.find::<List<u64>>("counts").unwrap_err().is_invalid_input());
+        let dict: Dict<String, u64> = there.find("counts").unwrap().expect("it is published");
         for _ in 0..100 {
             dict.modify_or_insert("n", 0, |count, ()| *count += 1, ()).unwrap();
         }
     };
-    let other = start(count, (address, registry));
+    let other = start(count, (address,));
     for _ in 0..100 {
         dict.modify_or_insert("n", 0, |count, ()| *count += 1, ()).unwrap();
     }
     finish(other);
     assert_eq!(dict.get("n").unwrap(), Some(200));
+    drop(dict);
+    assert_eq!(manager.objects().unwrap(), 1, "its name keeps it");
+    assert!(manager.unpublish("counts").unwrap() && !manager.unpublish("counts").unwrap());
+    wait_for_objects(&manager, 0);
 }
 
 #[test]

@@ -38,6 +38,7 @@ mod link;
 mod list;
 mod lock;
 mod message;
+mod names;
 mod namespace;
 mod pool;
 mod proxy;

@@ -3,6 +3,7 @@
 use super::channel::Channel;
 use super::link::{Id, Link};
 use super::message::Knock;
+use super::names::Names;
 use super::remote::{self, Hello, Line, Release, Tokens, Way};
 use super::session;
 use crate::entry::{self, Target};
@@ -43,6 +44,7 @@ pub(super) struct Server {
     is_bound: AtomicBool,
     /// What is kept for remote processes, by their names.
     remotes: Mutex<HashMap<u128, Weak<Tokens>>>,
+    names: Names,
     /// To the thread that drops what nobody needs any more.
     graves: Mutex<mpsc::Sender<Target>>,
 }
@@ -100,6 +102,7 @@ impl Server {
             is_closing: AtomicBool::new(false),
             is_bound: AtomicBool::new(false),
             remotes: Mutex::default(),
+            names: Names::default(),
             graves: Mutex::new(graves),
         });
         server.poller.add(&server.kick, KICK)?;
@@ -310,11 +313,17 @@ impl Server {
         let _ = graves.send(slot.target);
     }
 
+    /// What has a name.
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// Drops all objects that are not in the middle of a call.
     fn drop_objects(&self) {
         let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
         let all = std::mem::take(&mut *objects);
         drop(objects);
+        let _ = entry::catch(|| self.names.clear());
         for slot in all.into_values() {
             let _ = entry::catch(|| drop(slot));
         }
