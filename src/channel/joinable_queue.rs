@@ -3,7 +3,7 @@ use super::ringed::{OWN, Ringed};
 use super::unfinished::{Account, TooMany};
 use crate::shm::memory::Kind;
 use crate::shm::owner::{self, Look};
-use crate::shm::ring::{Receiving, Room};
+use crate::shm::ring::{Next, Receiving, Room};
 use crate::shm::seats::{Seats, TABLE};
 use crate::sys::clock::Deadline;
 use crate::wire::handles::Received;
@@ -184,9 +184,9 @@ impl Receiving for Noting<'_> {
         None
     }
 
-    fn taking(&mut self, number: u64) -> io::Result<()> {
+    fn taking(&mut self, item: Next) -> io::Result<()> {
         self.forget();
-        match self.account.taking(owner::my_process(), number) {
+        match self.account.taking(owner::my_process(), item.number) {
             Ok(seat) => self.noted = Some(seat),
             Err(why) => {
                 self.refused = Some(why);

@@ -72,7 +72,7 @@ impl<T: Data> Ringed<T> {
                 item::decode(taken.bytes.as_slice(), taken.mail.unwrap_or_default()).map(Some)
             }
             Got::Empty => Ok(None),
-            Got::Closed => Err(line::closed(NO_GET)),
+            Got::Closed | Got::Over => Err(line::closed(NO_GET)),
         }
     }
 }
@@ -96,7 +96,7 @@ impl<T: Data> Line<T> for Ringed<T> {
             match put.map_err(|error| line::trouble("the item was not put", error))? {
                 Put::Done { .. } => Ok(true),
                 Put::Full => Ok(false),
-                Put::Closed => Err(line::closed(NO_PUT)),
+                Put::Closed | Put::Over => Err(line::closed(NO_PUT)),
             }
         })
     }
