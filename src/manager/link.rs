@@ -20,7 +20,6 @@ use crate::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::os::fd::AsFd;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::LocalKey;
@@ -152,7 +151,7 @@ impl Link {
         let ((), carried) = encoded.map_err(Error::arguments)?;
         // No code of the user's runs until the reply is there: the channel is this call's alone.
         let channel = self.take_channel()?;
-        let packet = channel.send(bytes, &carried).and_then(|()| channel.recv());
+        let packet = channel.send(&bytes, &carried).and_then(|()| channel.recv());
         let Packet { bytes, received } = packet?;
         self.keep(channel);
         drop(carried);
@@ -190,15 +189,15 @@ impl Link {
             return remote.channel(self.id);
         }
         let (here, there) = Channel::pair()
-            .map_err(|error| Error::os("no channel to the manager can be made", error))?;
+            .map_err(|error| Error::memory("no channel to the manager can be made", error))?;
         match &self.route {
             Route::Door(door) => {
-                let fds: Vec<_> = there.iter().map(AsFd::as_fd).collect();
+                let fds: Vec<_> = there.iter().map(|object| object.fd()).collect();
                 control::send(door.fd(), &Knock::Channel, &fds, true).map_err(broken)?;
             }
             Route::Own(server) => {
                 let server = server.upgrade().ok_or_else(disconnected)?;
-                let there = Channel::from_descriptors(there).map_err(broken)?;
+                let there = Channel::from_objects(there).map_err(broken)?;
                 server.welcome(there, None);
             }
             Route::Remote(_) => {}

@@ -52,12 +52,12 @@ pub(super) fn serve(server: &Arc<Server>, channel: Channel, tokens: Option<Arc<T
     // A message that cannot be read is the end, too: who sends one does not keep the protocol.
     while let Ok(packet) = client.channel.recv() {
         let (bytes, carried) = reply(server, &manager, &client, packet);
-        match client.channel.send(bytes, &carried) {
+        match client.channel.send(&bytes, &carried) {
             Ok(()) => {}
             Err(error) if error.is_disconnected() => break,
             // The client is told what its value was too large for.
             Err(error) => {
-                if client.channel.send(message::failed(&error), &Carried::new()).is_err() {
+                if client.channel.send(&message::failed(&error), &Carried::new()).is_err() {
                     break;
                 }
             }
