@@ -27,7 +27,12 @@ impl Bank {
     }
 
     /// Moves money, all of it or none.
-    pub fn transfer(&mut self, from: String, to: String, amount: u64) -> std::result::Result<(), Refused> {
+    pub fn transfer(
+        &mut self,
+        from: String,
+        to: String,
+        amount: u64,
+    ) -> std::result::Result<(), Refused> {
         self.check(&to)?;
         let there = self.check(&from)?;
         let left = there.checked_sub(amount).ok_or(Refused::Overdrawn { there })?;
@@ -58,7 +63,8 @@ fn trade(bank: BankProxy, seed: u64) -> Result<u32> {
     let names = ["Ada", "Bob", "Cid"];
     let mut refused = 0;
     for step in 0..500u64 {
-        let (from, to) = (names[((step + seed) % 3) as usize], names[((step * 5 + seed * 2) % 3) as usize]);
+        let (from, to) =
+            (names[((step + seed) % 3) as usize], names[((step * 5 + seed * 2) % 3) as usize]);
         let moved = bank.transfer(from.to_owned(), to.to_owned(), (step * seed) % 120)?;
         refused += u32::from(moved.is_err());
     }

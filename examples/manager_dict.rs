@@ -44,7 +44,8 @@ fn main() -> Result<()> {
     }
     done.set()?;
     println!("the reader looked {} times", reader.join()??);
-    let sum: u64 = counts.get_many(["read", "write", "error"].map(str::to_owned))?.iter().flatten().sum();
+    let sum: u64 =
+        counts.get_many(["read", "write", "error"].map(str::to_owned))?.iter().flatten().sum();
     for (key, count) in counts.snapshot()?.into_iter().collect::<BTreeMap<_, _>>() {
         println!("{key:>9}: {count}");
     }

@@ -14,7 +14,8 @@ fn find(primes: List<u32>, next: Value<u32>, limit: u32) -> Result<u32> {
         if start >= limit {
             return Ok(ranges);
         }
-        let is_prime = |n: &u32| *n > 1 && (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+        let is_prime =
+            |n: &u32| *n > 1 && (2..).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d));
         primes.extend((start..start + 100).filter(is_prime))?;
         ranges += 1;
     }
@@ -23,9 +24,8 @@ fn find(primes: List<u32>, next: Value<u32>, limit: u32) -> Result<u32> {
 fn main() -> Result<()> {
     let manager = Manager::start()?;
     let (primes, next) = (manager.list()?, manager.value(0u32)?);
-    let workers: Result<Vec<_>> = (0..2)
-        .map(|_| Process::spawn(find, (primes.clone(), next.clone(), 2000)))
-        .collect();
+    let workers: Result<Vec<_>> =
+        (0..2).map(|_| Process::spawn(find, (primes.clone(), next.clone(), 2000))).collect();
     for (number, mut worker) in workers?.into_iter().enumerate() {
         println!("worker {number} did {} ranges", worker.join()??);
     }

@@ -71,7 +71,8 @@ fn both() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let mut lines = BufReader::new(server.stdout.take().ok_or("no output")?).lines();
     let address = lines.next().ok_or("the server has ended")??;
     println!("the server is at {address}");
-    let workers: std::io::Result<Vec<_>> = (0..2).map(|_| run(&["work", &address]).spawn()).collect();
+    let workers: std::io::Result<Vec<_>> =
+        (0..2).map(|_| run(&["work", &address]).spawn()).collect();
     for line in lines {
         println!("{}", line?);
     }

@@ -41,7 +41,8 @@ impl Bank {
             return Err(format!("from account {from} to itself"));
         }
         let there = self.balance(from).ok_or_else(|| format!("no account {from}"))?;
-        let left = there.checked_sub(amount).ok_or_else(|| format!("account {from} has {there}"))?;
+        let left =
+            there.checked_sub(amount).ok_or_else(|| format!("account {from} has {there}"))?;
         let target = self.accounts.get_mut(&to).ok_or_else(|| format!("no account {to}"))?;
         *target += amount;
         self.accounts.insert(from, left);

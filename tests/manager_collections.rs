@@ -150,15 +150,35 @@ fn a_dictionary_has_the_methods_of_a_map() {
     assert_eq!(dict.get_many(many.clone()).unwrap(), [Some(8), None, Some(9)]);
     assert_eq!(dict.remove_many(many).unwrap(), [Some(8), None, Some(9)]);
     assert!(dict.compare_and_set("d", &5, 50).unwrap());
-    assert!(!dict.compare_and_set("d", &5, 51).unwrap() && !dict.compare_and_set("x", &5, 1).unwrap());
-    assert!(!dict.compare_and_remove("d", &5).unwrap() && dict.compare_and_remove("d", &50).unwrap());
-    assert_eq!(dict.update("a", |value, by| { *value *= by; *value }, 10).unwrap(), Some(10));
+    assert!(
+        !dict.compare_and_set("d", &5, 51).unwrap() && !dict.compare_and_set("x", &5, 1).unwrap()
+    );
+    assert!(
+        !dict.compare_and_remove("d", &5).unwrap() && dict.compare_and_remove("d", &50).unwrap()
+    );
+    assert_eq!(
+        dict.update(
+            "a",
+            |value, by| {
+                *value *= by;
+                *value
+            },
+            10
+        )
+        .unwrap(),
+        Some(10)
+    );
     assert_eq!(dict.update("x", |value, by| *value *= by, 10).unwrap(), None);
-    let expected: HashMap<String, u64> = [("a", 10), ("b", 3), ("c", 4)].map(|(k, v)| (k.to_owned(), v)).into();
+    let expected: HashMap<String, u64> =
+        [("a", 10), ("b", 3), ("c", 4)].map(|(k, v)| (k.to_owned(), v)).into();
     assert_eq!(dict.snapshot().unwrap(), expected);
     let (mut keys, mut values) = (dict.keys().unwrap(), dict.values().unwrap());
-    (keys.sort(), values.sort());
-    assert_eq!((keys, values), (vec!["a".to_owned(), "b".to_owned(), "c".to_owned()], vec![3, 4, 10]));
+    keys.sort();
+    values.sort();
+    assert_eq!(
+        (keys, values),
+        (vec!["a".to_owned(), "b".to_owned(), "c".to_owned()], vec![3, 4, 10])
+    );
     assert_eq!(dict.iter().unwrap().count(), 3);
     assert_eq!(dict.retain(|_, value, least| *value > *least, 3).unwrap(), 1);
     assert_eq!(dict.remove("c").unwrap(), Some(4));
@@ -223,7 +243,9 @@ fn a_value_of_any_type_is_read_replaced_and_changed_in_place() {
     assert_eq!(value.with(|value, ()| value.as_ref().map(String::len), ()).unwrap(), Some(6));
     assert_eq!(value.take().unwrap().as_deref(), Some("second"));
     value.set(Some("third".to_owned())).unwrap();
-    value.update(|value, more: String| value.as_mut().unwrap().push_str(&more), "!".to_owned()).unwrap();
+    value
+        .update(|value, more: String| value.as_mut().unwrap().push_str(&more), "!".to_owned())
+        .unwrap();
     assert_eq!(value.get().unwrap().as_deref(), Some("third!"));
 }
 
@@ -238,7 +260,19 @@ fn an_array_keeps_its_length() {
     assert_eq!((array.get(2).unwrap(), array.get(4).unwrap()), (Some(6), None));
     assert_eq!(array.replace(0, 9).unwrap(), 0);
     array.swap(0, 3).unwrap();
-    assert_eq!(array.update(1, |value, by| { *value += by; *value }, 1).unwrap(), Some(6));
+    assert_eq!(
+        array
+            .update(
+                1,
+                |value, by| {
+                    *value += by;
+                    *value
+                },
+                1
+            )
+            .unwrap(),
+        Some(6)
+    );
     assert!(array.compare_and_set(1, &6, 7).unwrap() && !array.compare_and_set(1, &6, 8).unwrap());
     assert_eq!(array.slice(1..4).unwrap(), Some(vec![7, 6, 9]));
     assert_eq!(array.get_many([3, 9]).unwrap(), [Some(9), None]);
@@ -264,7 +298,10 @@ fn a_namespace_holds_values_of_different_types_and_tells_them_apart() {
     assert_eq!(names.get::<u32>("width").unwrap(), None);
     let error = names.get::<u64>("depth").unwrap_err();
     assert!(error.is_invalid_input() && error.to_string().contains("u32"), "{error}");
-    assert_eq!(names.update("depth", |depth: &mut u32, by: u32| *depth += by, 2).unwrap(), Some(()));
+    assert_eq!(
+        names.update("depth", |depth: &mut u32, by: u32| *depth += by, 2).unwrap(),
+        Some(())
+    );
     assert!(names.update("paths", |_: &mut u32, ()| (), ()).unwrap_err().is_invalid_input());
     assert_eq!(names.update("width", |_: &mut u32, ()| (), ()).unwrap(), None);
     let listed: Vec<String> = names.names().unwrap().into_iter().map(|(name, _)| name).collect();
@@ -281,7 +318,9 @@ fn large_items_travel_whole() {
     let list = manager.list::<Vec<u8>>().unwrap();
     let large: Vec<u8> = (0..5_000_000u32).map(|number| number as u8).collect();
     list.push(large.clone()).unwrap();
-    let sum = |list: List<Vec<u8>>| list.get(0).unwrap().unwrap().iter().map(|&byte| u64::from(byte)).sum::<u64>();
+    let sum = |list: List<Vec<u8>>| {
+        list.get(0).unwrap().unwrap().iter().map(|&byte| u64::from(byte)).sum::<u64>()
+    };
     let expected = large.iter().map(|&byte| u64::from(byte)).sum::<u64>();
     assert_eq!(finish(start(sum, (list.clone(),))), expected);
     assert!(list.snapshot().unwrap() == [large]);
@@ -304,7 +343,12 @@ fn proxies_are_values_of_other_proxies() {
     assert_eq!((a.snapshot().unwrap(), a == b), (vec![1, 2], true));
     // A function in the server may call other objects than its own.
     let total = dict
-        .with(|map, ()| map.values().map(|list| list.len().expect("a call in the server")).sum::<usize>(), ())
+        .with(
+            |map, ()| {
+                map.values().map(|list| list.len().expect("a call in the server")).sum::<usize>()
+            },
+            (),
+        )
         .unwrap();
     assert_eq!(total, 4);
 }
@@ -314,7 +358,8 @@ fn handles_of_shared_memory_live_in_the_server_too() {
     let manager = manager();
     let list = manager.list::<multiproc::Lock>().unwrap();
     list.push(multiproc::Lock::new().unwrap()).unwrap();
-    let lock = finish(start(|list: List<multiproc::Lock>| list.get(0).unwrap().unwrap(), (list.clone(),)));
+    let lock =
+        finish(start(|list: List<multiproc::Lock>| list.get(0).unwrap().unwrap(), (list.clone(),)));
     let _guard = lock.lock().unwrap();
     assert!(list.get(0).unwrap().unwrap().try_lock().unwrap().is_none());
 }
@@ -323,7 +368,17 @@ fn handles_of_shared_memory_live_in_the_server_too() {
 fn a_panic_in_a_function_reaches_the_caller_and_leaves_the_server_alive() {
     let manager = manager();
     let list = manager.list_of([1u64]).unwrap();
-    let error = list.update(0, |item, ()| { *item = 2; panic!("no more than {item}") }, ()).map(|_: Option<()>| ()).unwrap_err();
+    let error = list
+        .update(
+            0,
+            |item, ()| {
+                *item = 2;
+                panic!("no more than {item}")
+            },
+            (),
+        )
+        .map(|_: Option<()>| ())
+        .unwrap_err();
     let panic = error.panic().expect("a panic");
     assert_eq!(panic.message, "no more than 2");
     assert!(panic.location.as_ref().unwrap().contains("manager_collections.rs"), "{panic:?}");

@@ -163,9 +163,11 @@ fn the_death_of_the_server_ends_every_call() {
         let calls = [
             scope.spawn(|| lock.lock().map(drop).unwrap_err()),
             scope.spawn(|| queue.get().map(drop).unwrap_err()),
-            scope.spawn(|| loop {
-                if let Err(error) = queue.len() {
-                    break error;
+            scope.spawn(|| {
+                loop {
+                    if let Err(error) = queue.len() {
+                        break error;
+                    }
                 }
             }),
         ];
@@ -292,9 +294,12 @@ fn interrupts_are_the_business_of_the_creator() {
     assert_eq!(list.len().unwrap(), 1);
 }
 
+/// How much each of fifty clients does.
+const STEPS: u64 = 150;
+
 /// Pushes until it is killed or has done enough; its numbers are its own.
 fn write(list: List<u64>, dict: Dict<u64, u64>, lock: multiproc::manager::Lock, who: u64) -> u64 {
-    for step in 0..40 {
+    for step in 0..STEPS {
         list.push(who << 32 | step).expect("the server lives");
         dict.modify_or_insert(&who, 0, |count, ()| *count += 1, ()).expect("the server lives");
         // Others may have died with it.
@@ -327,8 +332,8 @@ fn fifty_clients_of_which_ten_are_killed_leave_the_others_what_they_wrote() {
     let (items, counts) = (list.snapshot().unwrap(), dict.snapshot().unwrap());
     for who in finished {
         let own: Vec<u64> = items.iter().filter(|item| *item >> 32 == who).copied().collect();
-        assert_eq!(own, (0..40).map(|step| who << 32 | step).collect::<Vec<_>>());
-        assert_eq!(counts[&who], 40);
+        assert_eq!(own, (0..STEPS).map(|step| who << 32 | step).collect::<Vec<_>>());
+        assert_eq!(counts[&who], STEPS);
     }
     let _ = lock.lock();
     assert!(lock.try_lock().is_ok());

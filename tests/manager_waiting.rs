@@ -32,7 +32,8 @@ fn a_queue_gives_each_item_to_one_consumer_in_the_order_of_each_producer() {
     let got = finish_all(consumers);
     for items in &got {
         for who in 0..3 {
-            let own: Vec<u32> = items.iter().filter(|item| item.0 == who).map(|item| item.1).collect();
+            let own: Vec<u32> =
+                items.iter().filter(|item| item.0 == who).map(|item| item.1).collect();
             assert!(own.is_sorted(), "{own:?}");
         }
     }
@@ -48,7 +49,8 @@ fn a_queue_is_tried_waited_for_closed_and_shut_down() {
     assert_eq!(queue.try_get().unwrap(), None);
     assert!(queue.get_timeout(SHORT).unwrap_err().is_timeout());
     queue.put("one".to_owned()).unwrap();
-    assert!(!queue.try_put(&"two".to_owned()).unwrap());
+    let two = "two".to_owned();
+    assert!(!queue.try_put(&two).unwrap());
     assert!(queue.put_timeout("two".to_owned(), SHORT).unwrap_err().is_timeout());
     assert_eq!((queue.len().unwrap(), queue.is_full().unwrap()), (1, true));
     let put = start(|queue: Queue<String>| queue.put("two".to_owned()).is_ok(), (queue.clone(),));
@@ -393,7 +395,8 @@ fn a_party_that_gives_up_or_dies_while_it_waits_breaks_the_barrier() {
     kill(party);
     wait_until("it is broken", || barrier.is_broken().unwrap());
     barrier.reset().unwrap();
-    let party = start(|barrier: Barrier| barrier.wait().unwrap_err().is_broken(), (barrier.clone(),));
+    let party =
+        start(|barrier: Barrier| barrier.wait().unwrap_err().is_broken(), (barrier.clone(),));
     wait_until("it waits", || barrier.n_waiting().unwrap() == 1);
     barrier.abort().unwrap();
     assert!(finish(party));

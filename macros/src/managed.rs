@@ -4,8 +4,8 @@ use proc_macro2::{Group, Ident, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{
-    Attribute, Error, FnArg, ImplItem, ImplItemFn, ItemImpl, Pat, ReceiverKind, Result,
-    ReturnType, Type, Visibility, parse2,
+    Attribute, Error, FnArg, ImplItem, ImplItemFn, ItemImpl, Pat, ReceiverKind, Result, ReturnType,
+    Type, Visibility, parse2,
 };
 
 /// Leaves the methods as they are and adds the proxy.
@@ -60,7 +60,9 @@ fn parse_name(attribute: TokenStream) -> Result<Option<Ident>> {
     }
     let pair: syn::MetaNameValue = parse2(attribute)?;
     match (&pair.path, &pair.value) {
-        (path, syn::Expr::Path(name)) if path.is_ident("proxy") && name.path.get_ident().is_some() => {
+        (path, syn::Expr::Path(name))
+            if path.is_ident("proxy") && name.path.get_ident().is_some() =>
+        {
             Ok(name.path.get_ident().cloned())
         }
         _ => Err(Error::new_spanned(pair, "expected `proxy = Name`")),
@@ -154,8 +156,11 @@ fn method(
     let output = match &signature.output {
         ReturnType::Default => quote!(()),
         ReturnType::Type(_, ty) => {
-            refuse_references(ty, "what a method returns travels, so it cannot be borrowed: \
-                                   return an owned value")?;
+            refuse_references(
+                ty,
+                "what a method returns travels, so it cannot be borrowed: \
+                                   return an owned value",
+            )?;
             replace_self(ty.to_token_stream(), class)
         }
     };
@@ -163,8 +168,11 @@ fn method(
     let (mut names, mut types) = (Vec::new(), Vec::new());
     for argument in &signature.inputs {
         let FnArg::Typed(argument) = argument else { continue };
-        refuse_references(&argument.ty, "an argument of a managed method travels, so it cannot be \
-                                         borrowed: take an owned value (`String` instead of `&str`)")?;
+        refuse_references(
+            &argument.ty,
+            "an argument of a managed method travels, so it cannot be \
+                                         borrowed: take an owned value (`String` instead of `&str`)",
+        )?;
         names.push(match &*argument.pat {
             Pat::Ident(name) if name.subpat.is_none() => name.ident.clone(),
             _ => format_ident!("argument_{}", names.len()),
@@ -226,15 +234,18 @@ fn check(function: &ImplItemFn) -> Result<()> {
         return refuse(token, "a managed method cannot be async: the caller waits for its value");
     }
     if let syn::Safety::Unsafe(token) = &signature.safety {
-        return refuse(token, "a managed method cannot be unsafe: its callers do not know its \
-                              conditions");
+        return refuse(
+            token,
+            "a managed method cannot be unsafe: its callers do not know its \
+                              conditions",
+        );
     }
     Ok(())
 }
 
 fn receiver(function: &ImplItemFn, output: &TokenStream, class: &Ident) -> Result<Receiver> {
     let Some(receiver) = function.sig.receiver() else {
-        if output.to_string() == class.to_string() {
+        if *class == output.to_string() {
             return Ok(Receiver::Constructor);
         }
         let message = "a public function of a managed type has a `&self` or a `&mut self`, or is a \

@@ -83,7 +83,10 @@ pub(crate) fn encode_value<T: Data>(value: &T, sink: &mut impl Sink) -> Result<(
 
 /// Encodes something borrowed as an owned value of the same shape, which is no number or vector of
 /// numbers, would be.
-pub(crate) fn encode_serde<T: Serialize>(value: &T, sink: &mut impl Sink) -> Result<(), NotEncoded> {
+pub(crate) fn encode_serde<T: Serialize>(
+    value: &T,
+    sink: &mut impl Sink,
+) -> Result<(), NotEncoded> {
     match postcard::serialize_with_flavor(value, Into(sink)) {
         Ok(()) => Ok(()),
         Err(postcard::Error::SerializeBufferFull) => Err(NotEncoded::Full),

@@ -7,6 +7,9 @@ use crate::manager::Manager;
 use crate::{Data, Result};
 use std::ops::Range;
 
+/// Values whose number does not change.
+type Fixed<T> = Box<[T]>;
+
 proxy_type! {
     /// A fixed number of values that a [`Manager`]'s server holds: Python's `Manager().Array()`.
     ///
@@ -25,7 +28,7 @@ proxy_type! {
     /// # Errors
     /// Every method fails as [`Proxy::with_mut`](super::Proxy::with_mut) does; beyond that, as it
     /// says.
-    Array [T] of Box<[T]>
+    Array [T] of Fixed<T>
 }
 
 impl Manager {
@@ -41,13 +44,13 @@ impl Manager {
 impl<T: Data + Send + Sync> Array<T> {
     /// A copy of the value at `index`; `None` if the array is shorter.
     pub fn get(&self, index: usize) -> Result<Option<T>> {
-        self.0.show(|array: &Box<[T]>, (at,): (usize,), look| look.show(&array.get(at)), (&index,))
+        self.0.show(|array: &Fixed<T>, (at,): (usize,), look| look.show(&array.get(at)), (&index,))
     }
 
     /// Copies of several values at one moment; `None` where there is none.
     pub fn get_many(&self, indices: impl IntoIterator<Item = usize>) -> Result<Vec<Option<T>>> {
         let indices: Vec<usize> = indices.into_iter().collect();
-        let show = |array: &Box<[T]>, (indices,): (Vec<usize>,), look: &mut Look<'_>| {
+        let show = |array: &Fixed<T>, (indices,): (Vec<usize>,), look: &mut Look<'_>| {
             look.show(&indices.into_iter().map(|at| array.get(at)).collect::<Vec<_>>());
         };
         self.0.show(show, (&indices,))
@@ -56,7 +59,7 @@ impl<T: Data + Send + Sync> Array<T> {
     /// Copies of the values in a range; `None` if it is not a part of the array.
     pub fn slice(&self, range: Range<usize>) -> Result<Option<Vec<T>>> {
         self.0.show(
-            |array: &Box<[T]>, (start, end): (usize, usize), look| {
+            |array: &Fixed<T>, (start, end): (usize, usize), look| {
                 look.show(&array.get(start..end));
             },
             (&range.start, &range.end),
@@ -76,7 +79,7 @@ impl<T: Data + Send + Sync> Array<T> {
     /// # Errors
     /// [`is_invalid_input`](crate::Error::is_invalid_input) if the array is shorter.
     pub fn replace(&self, index: usize, value: T) -> Result<T> {
-        let replace = |array: &mut Box<[T]>, (at, value): (usize, T)| {
+        let replace = |array: &mut Fixed<T>, (at, value): (usize, T)| {
             let len = array.len();
             let place = array.get_mut(at).ok_or_else(|| out_of_range(at, len))?;
             Ok(std::mem::replace(place, value))
@@ -89,7 +92,7 @@ impl<T: Data + Send + Sync> Array<T> {
     /// # Errors
     /// [`is_invalid_input`](crate::Error::is_invalid_input) if it is.
     pub fn set_slice(&self, start: usize, values: Vec<T>) -> Result<()> {
-        let set = |array: &mut Box<[T]>, (start, values): (usize, Vec<T>)| {
+        let set = |array: &mut Fixed<T>, (start, values): (usize, Vec<T>)| {
             let (len, end) = (array.len(), start.saturating_add(values.len()));
             let places = array.get_mut(start..end).ok_or_else(|| out_of_range(end, len))?;
             places.iter_mut().zip(values).for_each(|(place, value)| *place = value);
@@ -103,7 +106,7 @@ impl<T: Data + Send + Sync> Array<T> {
     /// # Errors
     /// [`is_invalid_input`](crate::Error::is_invalid_input) if one of them is not there.
     pub fn swap(&self, a: usize, b: usize) -> Result<()> {
-        let swap = |array: &mut Box<[T]>, (a, b): (usize, usize)| match a.max(b) < array.len() {
+        let swap = |array: &mut Fixed<T>, (a, b): (usize, usize)| match a.max(b) < array.len() {
             true => {
                 array.swap(a, b);
                 Ok(())
@@ -121,7 +124,7 @@ impl<T: Data + Send + Sync> Array<T> {
         change: impl Fn(&mut T, A) -> R + Copy + Send + Sync + 'static,
         argument: A,
     ) -> Result<Option<R>> {
-        let update = move |array: &mut Box<[T]>, (at, argument): (usize, A)| {
+        let update = move |array: &mut Fixed<T>, (at, argument): (usize, A)| {
             array.get_mut(at).map(|value| change(value, argument))
         };
         self.0.write(update, (&index, &argument))
@@ -136,7 +139,7 @@ impl<T: Data + Send + Sync> Array<T> {
     where
         T: PartialEq,
     {
-        let exchange = |array: &mut Box<[T]>, (at, current, new): (usize, T, T)| {
+        let exchange = |array: &mut Fixed<T>, (at, current, new): (usize, T, T)| {
             let len = array.len();
             let place = array.get_mut(at).ok_or_else(|| out_of_range(at, len))?;
             let is_equal = *place == current;
@@ -150,17 +153,17 @@ impl<T: Data + Send + Sync> Array<T> {
 
     /// The number of values.
     pub fn len(&self) -> Result<usize> {
-        self.0.read(|array: &Box<[T]>, ()| array.len(), ())
+        self.0.read(|array: &Fixed<T>, ()| array.len(), ())
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> Result<bool> {
-        self.0.read(|array: &Box<[T]>, ()| array.is_empty(), ())
+        self.0.read(|array: &Fixed<T>, ()| array.is_empty(), ())
     }
 
     /// Copies of all values, at one moment.
     pub fn snapshot(&self) -> Result<Vec<T>> {
-        let show = |array: &Box<[T]>, (), look: &mut Look<'_>| look.show(&(array,));
+        let show = |array: &Fixed<T>, (), look: &mut Look<'_>| look.show(&(array,));
         self.0.show(show, ()).map(|(values,)| values)
     }
 
@@ -175,7 +178,7 @@ impl<T: Data + Send + Sync> Array<T> {
         function: impl Fn(&mut [T], A) -> R + Copy + Send + Sync + 'static,
         argument: A,
     ) -> Result<R> {
-        self.0.with_mut(move |array: &mut Box<[T]>, argument| function(array, argument), argument)
+        self.0.with_mut(move |array: &mut Fixed<T>, argument| function(array, argument), argument)
     }
 
     /// Calls a function that captures nothing and looks at the values.
@@ -184,6 +187,6 @@ impl<T: Data + Send + Sync> Array<T> {
         function: impl Fn(&[T], A) -> R + Copy + Send + Sync + 'static,
         argument: A,
     ) -> Result<R> {
-        self.0.with(move |array: &Box<[T]>, argument| function(array, argument), argument)
+        self.0.with(move |array: &Fixed<T>, argument| function(array, argument), argument)
     }
 }

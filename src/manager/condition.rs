@@ -2,9 +2,9 @@
 
 use super::proxy::proxy_type;
 use super::waiting::Room;
+use crate::Result;
 use crate::entry::{Caller, Departure};
 use crate::manager::Manager;
-use crate::Result;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -30,7 +30,12 @@ impl Queue {
 impl Departure for Waiters {
     fn departed(&self, caller: u64) {
         self.0.change(|queue| {
-            let gone: Vec<u64> = queue.waiting.iter().filter(|(_, (of, _))| *of == caller).map(|(ticket, _)| *ticket).collect();
+            let gone: Vec<u64> = queue
+                .waiting
+                .iter()
+                .filter(|(_, (of, _))| *of == caller)
+                .map(|(ticket, _)| *ticket)
+                .collect();
             for ticket in gone {
                 // A notification that it did not live to see goes to the next.
                 if let Some((_, true)) = queue.waiting.remove(&ticket) {
@@ -189,4 +194,3 @@ impl Condition {
         self.notify(usize::MAX)
     }
 }
-

@@ -2,9 +2,9 @@
 
 use super::proxy::proxy_type;
 use super::waiting::Room;
+use crate::Result;
 use crate::entry::Caller;
 use crate::manager::Manager;
-use crate::Result;
 use std::sync::Arc;
 use std::time::Duration;
 

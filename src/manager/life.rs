@@ -136,10 +136,11 @@ impl ManagerBuilder {
         let allow_remote = self.allow_remote;
         let mut manager = self.start()?;
         let way = Way { address: address.into(), key: key.as_ref().to_vec() };
-        let listen = |control: &Arc<Control>, _: &dyn entry::Caller, all: ((u64, u64), Way, bool)| {
-            let (id, way, allow_remote) = all;
-            control.server.listen(super::remote::join(id), way, allow_remote)
-        };
+        let listen =
+            |control: &Arc<Control>, _: &dyn entry::Caller, all: ((u64, u64), Way, bool)| {
+                let (id, way, allow_remote) = all;
+                control.server.listen(super::remote::join(id), way, allow_remote)
+            };
         let (id, entry) = (manager.link.id(), entry::raw_entry(listen)?);
         let id = ((id >> 64) as u64, id as u64);
         let bound = proxy::call(&manager.link, MANAGER, entry, (&id, &way, &allow_remote));
@@ -165,7 +166,8 @@ impl ManagerBuilder {
         let process = Mutex::new(process.spawn()?);
         let link = Link::through(id, Arc::new(Object::received(outer)));
         let generation = fork::generation();
-        let owner = Owner { link: link.clone(), process, is_detached: self.is_detached, generation };
+        let owner =
+            Owner { link: link.clone(), process, is_detached: self.is_detached, generation };
         Ok(Manager { link, owner: Some(Arc::new(owner)), address: None })
     }
 }
@@ -278,11 +280,7 @@ impl Manager {
         self.make(entry::make_entry(constructor)?, arguments)
     }
 
-    fn make<A, S>(
-        &self,
-        entry: entry::ManagedEntry,
-        arguments: impl Lent<A>,
-    ) -> Result<Proxy<S>> {
+    fn make<A, S>(&self, entry: entry::ManagedEntry, arguments: impl Lent<A>) -> Result<Proxy<S>> {
         let made = self.link.call(MANAGER, entry, |sink| arguments.encode(sink))?;
         let (Reply::Made(bytes), received) = made else { return Err(garbled()) };
         let decode = || postcard::from_bytes(&bytes).map_err(|_| garbled());

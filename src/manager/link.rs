@@ -20,10 +20,10 @@ use crate::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::LocalKey;
 use std::time::Duration;
+use std::{fmt, io};
 
 /// The name of a manager, which no other one has.
 pub(super) type Id = u128;
@@ -92,30 +92,37 @@ pub(super) fn disconnected() -> Error {
 impl Link {
     /// The link to a manager that is reached through this door.
     pub(super) fn through(id: Id, door: Arc<Object>) -> Arc<Self> {
-        Self::known_or(id, Some(Route::Door(door))).expect("a route is given")
+        Self::known_or(id, Route::Door(door))
     }
 
     /// The link to a manager that was connected to.
     pub(super) fn remotely(id: Id, remote: Remote) -> Arc<Self> {
-        Self::known_or(id, Some(Route::Remote(remote))).expect("a route is given")
+        Self::known_or(id, Route::Remote(remote))
     }
 
     /// The link to the server that this process is.
     pub(super) fn own(id: Id, server: &Arc<Server>) -> Arc<Self> {
-        Self::known_or(id, Some(Route::Own(Arc::downgrade(server)))).expect("a route is given")
+        Self::known_or(id, Route::Own(Arc::downgrade(server)))
     }
 
-    fn known_or(id: Id, route: Option<Route>) -> Option<Arc<Self>> {
+    /// The link that this process has.
+    fn known(id: Id) -> Option<Arc<Self>> {
+        let links = LINKS.lock().unwrap_or_else(PoisonError::into_inner);
+        links.as_ref()?.get(&id)?.upgrade()
+    }
+
+    /// The link that this process has, or a new one.
+    fn known_or(id: Id, route: Route) -> Arc<Self> {
         let mut links = LINKS.lock().unwrap_or_else(PoisonError::into_inner);
         let links = links.get_or_insert_default();
         if let Some(known) = links.get(&id).and_then(Weak::upgrade) {
-            return Some(known);
+            return known;
         }
         links.retain(|_, link| link.strong_count() > 0);
         let (lives, shares) = (Mutex::default(), Mutex::default());
-        let link = Arc::new(Self { id, route: route?, lives, shares });
+        let link = Arc::new(Self { id, route, lives, shares });
         links.insert(id, Arc::downgrade(&link));
-        Some(link)
+        link
     }
 
     /// The name of the manager.
@@ -150,16 +157,28 @@ impl Link {
         let encoded = set(&TALKING_TO, self.id, || naming(|| encode(&mut bytes)));
         let ((), carried) = encoded.map_err(Error::arguments)?;
         // No code of the user's runs until the reply is there: the channel is this call's alone.
-        let channel = self.take_channel()?;
+        let (channel, is_new) = self.take_channel()?;
         let packet = channel.send(&bytes, &carried).and_then(|()| channel.recv());
-        let Packet { bytes, received } = packet?;
+        let Packet { bytes, received } = packet.map_err(|error| self.explain(error, is_new))?;
         self.keep(channel);
         drop(carried);
         Ok((message::parse_reply(bytes)?, received))
     }
 
-    /// The channel of this thread, or a new one.
-    fn take_channel(&self) -> Result<Channel> {
+    /// A new channel may have been refused by a server that is there: it has reached its limits.
+    fn explain(&self, error: Error, is_new: bool) -> Error {
+        /// How long a server may take to end, of which a channel has ended.
+        const PATIENCE: Duration = Duration::from_millis(200);
+        let may_be_refused = is_new && error.is_disconnected() && !self.is_own();
+        if !may_be_refused || self.wait_for_the_end(Deadline::after(PATIENCE)) {
+            return error;
+        }
+        let limit = io::Error::from_raw_os_error(libc::EMFILE);
+        Error::os("the manager's server has no room for another thread of a client", limit)
+    }
+
+    /// The channel of this thread, or a new one; whether it is new.
+    fn take_channel(&self) -> Result<(Channel, bool)> {
         let generation = fork::generation();
         let (kept, stale) = CHANNELS
             .try_with(|channels| {
@@ -173,7 +192,10 @@ impl Link {
             })
             .unwrap_or_default();
         drop(stale);
-        kept.map_or_else(|| self.open(), Ok)
+        match kept {
+            Some(channel) => Ok((channel, false)),
+            None => self.open().map(|channel| (channel, true)),
+        }
     }
 
     /// Keeps a channel for this thread's next call.
@@ -352,11 +374,12 @@ impl Serialize for LinkHandle {
 impl<'de> Deserialize<'de> for LinkHandle {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Sent { id, route } = Sent::deserialize(deserializer)?;
-        let route = route.map(|route| match route {
-            SentRoute::Door(Handle(door)) => Route::Door(door),
-            SentRoute::Remote(way) => Route::Remote(Remote::of(way)),
-        });
-        let link = Link::known_or(super::remote::join(id), route);
+        let id = super::remote::join(id);
+        let link = match route {
+            Some(SentRoute::Door(Handle(door))) => Some(Link::through(id, door)),
+            Some(SentRoute::Remote(way)) => Some(Link::remotely(id, Remote::of(way))),
+            None => Link::known(id),
+        };
         link.map(Self).ok_or_else(|| {
             crate::wire::handles::refuse_decoding(
                 "a proxy whose manager this process does not know, and did not learn of",

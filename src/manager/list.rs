@@ -166,7 +166,8 @@ impl<T: Data + Send + Sync> List<T> {
 
     /// Removes the item at `index` and returns it; `None` if there is none.
     pub fn remove(&self, index: usize) -> Result<Option<T>> {
-        let remove = |list: &mut Vec<T>, (at,): (usize,)| (at < list.len()).then(|| list.remove(at));
+        let remove =
+            |list: &mut Vec<T>, (at,): (usize,)| (at < list.len()).then(|| list.remove(at));
         self.0.write(remove, (&index,))
     }
 
@@ -278,8 +279,7 @@ impl<T: Data + Send + Sync> List<T> {
     where
         T: PartialEq,
     {
-        let position =
-            |list: &Vec<T>, (item,): (T,)| list.iter().position(|known| *known == item);
+        let position = |list: &Vec<T>, (item,): (T,)| list.iter().position(|known| *known == item);
         self.0.read(position, (item,))
     }
 

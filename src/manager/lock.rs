@@ -303,9 +303,10 @@ macro_rules! lock_methods {
                 if self.generation != fork::generation() {
                     return Ok(0);
                 }
-                let let_go = |latch: &Arc<Latch>, _: &dyn Caller, (ticket, altogether, panicked)| {
-                    Ok(latch.let_go(ticket, altogether, panicked))
-                };
+                let let_go =
+                    |latch: &Arc<Latch>, _: &dyn Caller, (ticket, altogether, panicked)| {
+                        Ok(latch.let_go(ticket, altogether, panicked))
+                    };
                 let panicked = std::thread::panicking();
                 self.lock.0.raw(let_go, (&self.ticket, &altogether, &panicked))
             }

@@ -118,12 +118,20 @@ impl Pool {
 
     /// Takes no new work; what was begun is finished.
     pub fn close(&self) -> Result<()> {
-        self.0.raw(|pool: &Arc<crate::Pool>, _: &dyn Caller, ()| Ok(pool.close()), ())
+        let close = |pool: &Arc<crate::Pool>, _: &dyn Caller, ()| {
+            pool.close();
+            Ok(())
+        };
+        self.0.raw(close, ())
     }
 
     /// Kills the workers; who waits for a value gets an error.
     pub fn terminate(&self) -> Result<()> {
-        self.0.raw(|pool: &Arc<crate::Pool>, _: &dyn Caller, ()| Ok(pool.terminate()), ())
+        let terminate = |pool: &Arc<crate::Pool>, _: &dyn Caller, ()| {
+            pool.terminate();
+            Ok(())
+        };
+        self.0.raw(terminate, ())
     }
 
     /// Waits until all workers of a closed pool have ended.

@@ -132,7 +132,8 @@ impl<T: Send + Sync + 'static> Line<T> {
     fn close(&self, and_empty: bool) {
         let dropped = self.0.change(|state| {
             state.phase = Phase::Closed;
-            let dropped = if and_empty { std::mem::take(&mut state.items) } else { VecDeque::new() };
+            let dropped =
+                if and_empty { std::mem::take(&mut state.items) } else { VecDeque::new() };
             state.unfinished -= if state.is_joinable { dropped.len() } else { 0 };
             dropped
         });
@@ -157,10 +158,8 @@ proxy_type! {
     /// First in, first out, for any number of producers and consumers. An item is in the server or
     /// with one consumer, never with two; one that a consumer was given is gone with it if it is
     /// killed, and a consumer that is killed while it waits takes nothing.
-    /// [`multiproc::Queue`] is in shared memory and much quicker; this one
-    /// can be reached by whoever can reach the manager, and holds as much as the server's memory.
-    ///
-    /// [`multiproc::Queue`]: crate
+    /// [`multiproc::Queue`](crate::Queue) is in shared memory and much quicker; this one can be
+    /// reached by whoever can reach the manager.
     ///
     /// ```
     /// use multiproc::{Manager, Process};
@@ -190,6 +189,7 @@ proxy_type! {
 proxy_type! {
     /// A [`Queue`] whose consumers say when they are done with an item, so that
     /// [`join`](JoinableQueue::join) can wait for all of them: Python's `Manager().JoinableQueue()`.
+    /// [`multiproc::JoinableQueue`](crate::JoinableQueue) is in shared memory.
     ///
     /// An item that a consumer got and had not declared done when it died will not be done by
     /// anybody: it counts no longer, and one `join` tells.
@@ -314,7 +314,9 @@ macro_rules! queue_methods {
             pub fn put_timeout(&self, item: impl Borrow<T>, timeout: Duration) -> Result<()> {
                 match self.put_within(item.borrow(), timeout)? {
                     true => Ok(()),
-                    false => Err(timed_out("the manager's queue stayed full for the whole timeout")),
+                    false => {
+                        Err(timed_out("the manager's queue stayed full for the whole timeout"))
+                    }
                 }
             }
 
@@ -465,9 +467,8 @@ impl<T: Data + Send + Sync> JoinableQueue<T> {
 
     /// The number of items that were put and are not done.
     pub fn unfinished(&self) -> Result<usize> {
-        let unfinished = |line: &Arc<Line<T>>, _: &dyn Caller, ()| {
-            Ok(line.0.look(|state| state.unfinished))
-        };
+        let unfinished =
+            |line: &Arc<Line<T>>, _: &dyn Caller, ()| Ok(line.0.look(|state| state.unfinished));
         self.0.raw(unfinished, ())
     }
 }

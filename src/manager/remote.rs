@@ -254,7 +254,10 @@ thread_local! {
 }
 
 /// Serves a call of a remote client, and keeps for it what the reply names.
-pub(super) fn serving<R>(tokens: Option<&Arc<Tokens>>, call: impl FnOnce() -> Result<R>) -> Result<R> {
+pub(super) fn serving<R>(
+    tokens: Option<&Arc<Tokens>>,
+    call: impl FnOnce() -> Result<R>,
+) -> Result<R> {
     let Some(tokens) = tokens else { return call() };
     let serving = Serving { tokens: tokens.clone(), sent: Vec::new() };
     let outer = SERVING.replace(Some(serving));

@@ -249,9 +249,8 @@ macro_rules! semaphore_methods {
             /// # Errors
             /// [`is_invalid_input`](Error::is_invalid_input) if there would be too many.
             pub fn release(&self, permits: u32) -> Result<()> {
-                let release = |all: &Arc<Permits>, _: &dyn Caller, (permits,): (u32,)| {
-                    all.release(permits)
-                };
+                let release =
+                    |all: &Arc<Permits>, _: &dyn Caller, (permits,): (u32,)| all.release(permits);
                 self.0.raw(release, (&permits,))
             }
 

@@ -69,12 +69,7 @@ pub(super) fn serve(server: &Arc<Server>, channel: Channel, tokens: Option<Arc<T
     }
 }
 
-fn reply(
-    server: &Server,
-    manager: &Target,
-    client: &Client,
-    packet: Packet,
-) -> (Vec<u8>, Carried) {
+fn reply(server: &Server, manager: &Target, client: &Client, packet: Packet) -> (Vec<u8>, Carried) {
     let answer = || {
         let (bytes, carried) = answer(server, manager, client, packet)?;
         if client.channel.is_remote() && !carried.is_empty() {

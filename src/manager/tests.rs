@@ -76,7 +76,8 @@ fn wrong_entries_objects_and_arguments_are_errors_of_the_call_alone() {
     let object = list.0.number();
     let request = |entry, object| message::begin_request(entry, object);
     assert!(ask(&channel, request(len, object)).is_ok());
-    let refused = |request: Vec<u8>| ask(&channel, request).expect_err("garbage").is_invalid_input();
+    let refused =
+        |request: Vec<u8>| ask(&channel, request).expect_err("garbage").is_invalid_input();
     assert!(refused(request(other, object)), "the method of another type");
     assert!(refused(request(len, object + 1000)), "no such object");
     assert!(refused(request(len, 0)), "the manager is no list");
@@ -103,7 +104,7 @@ fn random_requests_hurt_nobody() {
         let mut request = match round % 4 {
             // Offsets all over the executable.
             0 => message::begin_request(dice.roll() % (1 << 26), list.0.number()),
-            1 => message::begin_request(dice.roll() % (1 << 26) & !7, dice.roll() % 8),
+            1 => message::begin_request((dice.roll() % (1 << 26)) & !7, dice.roll() % 8),
             2 => message::begin_request(len.wrapping_add(dice.roll() % 4096), list.0.number()),
             _ => Vec::new(),
         };

@@ -81,7 +81,8 @@ mod tests {
         let objects = <[Arc<Object>; 3]>::try_from(there.objects()).expect("three");
         let again = RawEnd::open(objects).expect("the same end");
         drop(there);
-        let carried = vec![Object::create("test", 64, crate::shm::object::Access::Shared).expect("object")];
+        let carried =
+            vec![Object::create("test", 64, crate::shm::object::Access::Shared).expect("object")];
         here.send(b"hello", &carried).expect("send");
         let (bytes, received) = again.recv().expect("recv");
         assert_eq!((bytes.as_slice(), received.len()), (&b"hello"[..], 1));
