@@ -25,7 +25,7 @@ mod wire;
 
 pub use channel::{
     Items, JoinableQueue, LifoQueue, Messages, Pipe, PipeEnd, PipeReceiver, PipeSender,
-    PriorityQueue, Queue, QueueStats, Shutdown, SimpleQueue,
+    PriorityQueue, Queue, QueueStats, Shutdown, SimpleQueue, Source, Wait, wait,
 };
 pub use codec::{Arguments, Data};
 pub use entry::{Fallible, Function, TaskInfo, init, tasks};
@@ -66,7 +66,7 @@ mod fuzz;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod __fuzz {
-    pub use crate::fuzz::{control, results};
+    pub use crate::fuzz::{control, frames, handshake, results};
 }
 
 /// The examples of the README are tests.

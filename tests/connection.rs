@@ -99,7 +99,7 @@ fn messages_of_all_sizes_arrive_whole_and_in_order() {
             connection
                 .send_bytes(&connection.recv_bytes(usize::MAX).expect("bytes"))
                 .expect("send");
-            connection.send(&connection.recv().expect("a value")).expect("send");
+            connection.send(connection.recv().expect("a value")).expect("send");
         }
     };
     for address in addresses(&scratch) {
@@ -280,6 +280,27 @@ fn the_end_in_the_middle_of_a_message_is_a_disconnection() {
             assert!(error.is_disconnected(), "after {count} bytes: {error}");
         }
     }
+}
+
+#[test]
+fn the_messages_can_be_gone_through_until_the_end() {
+    watchdog();
+    let (here, there) = pair::<u8, u8>();
+    for number in 0..5 {
+        there.send(number).unwrap();
+    }
+    there.send_bytes(b"no number").unwrap();
+    let mut raw = Raw::of(&there);
+    drop(there);
+    let came: Vec<_> = here.iter().take(6).map(Result::ok).collect();
+    assert_eq!(came, [Some(0), Some(1), Some(2), Some(3), Some(4), None]);
+    raw.write_all(&header(1, 0, 1)).unwrap();
+    drop(raw);
+    let rest: Vec<_> = here.iter().collect();
+    assert!(matches!(&rest[..], [Err(error)] if error.is_disconnected()), "{rest:?}");
+    let (here, there) = pair::<u8, u8>();
+    drop(there);
+    assert_eq!(here.iter().count(), 0);
 }
 
 #[test]
@@ -470,6 +491,21 @@ fn accept_tells_who_came_last_and_gives_up_in_time() {
     assert_eq!(accept::<u8, u8>(&unix).peer(), None, "a Unix client has no address");
     assert_eq!(unix.last_accepted(), None);
     client.join().unwrap();
+}
+
+#[test]
+fn a_thread_that_accepts_does_not_hold_up_the_timeout_of_another() {
+    watchdog();
+    let listener = Listener::bind(Address::unique().unwrap()).unwrap();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| listener.accept::<u8, u8>().unwrap());
+        let short = Duration::from_millis(1);
+        assert!(listener.accept_timeout::<u8, u8>(short).unwrap_err().is_timeout());
+        assert!(listener.try_accept::<u8, u8>().unwrap().is_none());
+        let client: Connection<u8> = Client::connect(listener.address()).unwrap();
+        client.send(1).unwrap();
+        assert_eq!(first.join().unwrap().recv().unwrap(), 1);
+    });
 }
 
 #[test]

@@ -320,6 +320,20 @@ fn more_half_open_peers_than_there_is_room_for_crowd_nobody_out_for_long() {
 }
 
 #[test]
+fn a_listener_that_is_closed_sends_away_those_in_a_handshake() {
+    watchdog();
+    for address in both() {
+        let listener = builder().bind(address).unwrap();
+        let mut raw = Raw::connect(listener.address()).unwrap();
+        until(&listener, "it has knocked", || listener.stats().pending == 1);
+        listener.close();
+        raw.wait_for_end();
+        assert_eq!(listener.stats().pending, 0);
+        assert!(listener.accept::<u8, u8>().unwrap_err().is_closed());
+    }
+}
+
+#[test]
 fn a_message_that_comes_right_behind_the_handshake_is_a_message() {
     watchdog();
     // Without a key a stranger can do a handshake, too.

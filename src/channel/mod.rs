@@ -13,6 +13,7 @@ mod ringed;
 mod simple_queue;
 mod stored;
 mod unfinished;
+mod wait;
 
 pub use joinable_queue::JoinableQueue;
 pub use lifo_queue::LifoQueue;
@@ -22,3 +23,4 @@ pub use pipe::{Messages, Pipe, PipeEnd, PipeReceiver, PipeSender};
 pub use priority_queue::PriorityQueue;
 pub use queue::Queue;
 pub use simple_queue::SimpleQueue;
+pub use wait::{Source, Wait, wait};

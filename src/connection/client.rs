@@ -102,9 +102,9 @@ impl ClientBuilder {
     /// Connects, and waits until the listener has accepted.
     ///
     /// # Errors
-    /// - [`is_authentication`](Error::is_authentication): the listener refused the key, did not prove
-    ///   that it has the same, is of another user, serves something else, or is no listener of this
-    ///   crate.
+    /// - [`is_authentication`](Error::is_authentication): the listener refused the key, did not
+    ///   prove that it has the same, is of another user, serves something else, or is no listener
+    ///   of this crate.
     /// - [`is_timeout`](Error::is_timeout): it took too long.
     /// - [`is_disconnected`](Error::is_disconnected): the listener ended the handshake. It may have
     ///   too many clients; trying again is safe.

@@ -24,16 +24,17 @@ use std::time::Duration;
 /// A [`Listener`](super::Listener) accepts connections and a [`Client`](super::Client) makes them.
 /// Each message arrives whole, and in the order in which it was sent; it is typed
 /// ([`send`](Self::send), [`recv`](Self::recv)) or bytes as they are
-/// ([`send_bytes`](Self::send_bytes), [`recv_bytes`](Self::recv_bytes)). Which types go where is for
-/// the two programs to agree on: a message that is no `R` is an error of that one receive.
+/// ([`send_bytes`](Self::send_bytes), [`recv_bytes`](Self::recv_bytes)). Which types go where is
+/// for the two programs to agree on: a message that is no `R` is an error of that one receive.
 ///
 /// # What ends it
 /// When the peer has closed its end, or died, whatever it had sent can still be received; then
 /// comes [`is_end_of_file`](Error::is_end_of_file), or [`is_disconnected`](Error::is_disconnected)
 /// if it went in the middle of a message. Sending is [`is_closed`](Error::is_closed) then. Over TCP
 /// the peer's system may tell that the connection was reset, which is
-/// [`is_disconnected`](Error::is_disconnected): messages may be lost. A host that vanishes is noticed
-/// after a minute or two.
+/// [`is_disconnected`](Error::is_disconnected): messages may be lost. When a host vanishes, who
+/// waits to receive notices it after a minute or two, and who sends when the system gives up, which
+/// may take a quarter of an hour.
 ///
 /// # Sending to a peer that does not read
 /// A message that does not fit into the kernel's buffer (some hundred KiB) waits until the peer
@@ -41,8 +42,8 @@ use std::time::Duration;
 /// ever; [`send_timeout`](Self::send_timeout) does not.
 ///
 /// # Shared objects and descriptors
-/// Over a Unix socket a message may name locks, shared vectors, and other handles of this crate, and
-/// [`send_fd`](Self::send_fd) passes open files. TCP cannot carry either.
+/// Over a Unix socket a message may name locks, shared vectors, and other handles of this crate,
+/// and [`send_fd`](Self::send_fd) passes open files. TCP cannot carry either.
 ///
 /// # Threads and processes
 /// Any number of threads may use it at once: a send is whole, and so is a receive. A clone is the
@@ -251,8 +252,8 @@ impl<S: Data, R> Connection<S, R> {
     ///   this is TCP.
     /// - [`is_too_large`](Error::is_too_large): it has more bytes than the largest message.
     /// - [`is_closed`](Error::is_closed): the peer has closed its end, or is dead.
-    /// - [`is_disconnected`](Error::is_disconnected): it did so in the middle of this message, or an
-    ///   earlier one was cut off.
+    /// - [`is_disconnected`](Error::is_disconnected): it did so in the middle of this message, or
+    ///   an earlier one was cut off.
     /// - [`is_os`](Error::is_os): the kernel refuses; with shared objects, too many descriptors may
     ///   be on their way already (`ETOOMANYREFS`).
     ///
@@ -296,8 +297,8 @@ impl<S, R: Data> Connection<S, R> {
     /// Receives the next message, waiting for it.
     ///
     /// # Errors
-    /// - [`is_end_of_file`](Error::is_end_of_file): the peer has closed its end, or is dead, and all
-    ///   that it sent has been received.
+    /// - [`is_end_of_file`](Error::is_end_of_file): the peer has closed its end, or is dead, and
+    ///   all that it sent has been received.
     /// - [`is_disconnected`](Error::is_disconnected): it went in the middle of a message, the
     ///   connection broke, or what came is no message at all.
     /// - [`is_decode`](Error::is_decode): this message is no `R`, or one of bytes.
@@ -327,6 +328,26 @@ impl<S, R: Data> Connection<S, R> {
     /// As [`recv`](Self::recv); [`is_timeout`](Error::is_timeout).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<R> {
         self.frame(u64::MAX, Deadline::after(timeout)).and_then(value_of)
+    }
+
+    /// The messages, one after the other, until the end of file; a disconnection is the last item.
+    pub fn iter(&self) -> impl Iterator<Item = Result<R>> + '_ {
+        let mut is_over = false;
+        std::iter::from_fn(move || {
+            if is_over {
+                return None;
+            }
+            match self.recv() {
+                Err(error) if error.is_end_of_file() => {
+                    is_over = true;
+                    None
+                }
+                message => {
+                    is_over = message.as_ref().is_err_and(Error::is_disconnected);
+                    Some(message)
+                }
+            }
+        })
     }
 }
 

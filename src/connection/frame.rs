@@ -309,34 +309,33 @@ mod tests {
         bytes
     }
 
-    fn kinds() -> impl Strategy<Value = Kind> {
-        prop_oneof![Just(Kind::Value), Just(Kind::Bytes), Just(Kind::Descriptor)]
+    /// A message: what it is about, its body, and the numbers of its objects.
+    fn messages() -> impl Strategy<Value = (Kind, Vec<u8>, Vec<u64>)> {
+        let kinds = prop_oneof![Just(Kind::Value), Just(Kind::Bytes), Just(Kind::Descriptor)];
+        let bodies = prop::collection::vec(any::<u8>(), 0..300);
+        (kinds, bodies, prop::collection::vec(any::<u64>(), 0..4))
     }
 
     proptest! {
         #[test]
         fn any_split_of_the_bytes_gives_the_same_messages(
-            messages in prop::collection::vec(
-                (kinds(), prop::collection::vec(any::<u8>(), 0..300), prop::collection::vec(any::<u64>(), 0..4)),
-                0..8,
-            ),
+            messages in prop::collection::vec(messages(), 0..8),
             at in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
             limit in 0..300_u64,
         ) {
-            let bytes: Vec<u8> =
-                messages.iter().flat_map(|(kind, body, numbers)| frame(*kind, body, numbers)).collect();
+            let frames = messages.iter().map(|(kind, body, numbers)| frame(*kind, body, numbers));
+            let bytes = frames.collect::<Vec<_>>().concat();
             let (mut source, mut reader) = (cut(&bytes, &at), Reader::default());
             let mut expected = messages.iter();
+            let mut next = || expected.next().expect("no more than were sent");
             loop {
                 match reader.advance(&mut source, limit).expect("no error") {
                     Stand::Waiting | Stand::Busy => {}
                     Stand::Whole(came) => {
-                        let (kind, body, numbers) = expected.next().expect("no more than were sent");
-                        prop_assert_eq!((came.kind, &came.body, &came.numbers), (*kind, body, numbers));
+                        prop_assert_eq!(&(came.kind, came.body, came.numbers), next());
                     }
                     Stand::TooLarge(len) => {
-                        let (_, body, _) = expected.next().expect("no more than were sent");
-                        prop_assert!(len == body.len() as u64 && len > limit);
+                        prop_assert!(len == next().1.len() as u64 && len > limit);
                     }
                     Stand::Ended => break,
                     other => prop_assert!(false, "{:?}", other),

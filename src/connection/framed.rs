@@ -51,11 +51,11 @@ struct Sending {
 
 impl Source for BorrowedFd<'_> {
     fn first(&mut self, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<(Came, bool)> {
-        stream::recv_with_fds(&*self, bytes, fds)
+        stream::recv_with_fds(*self, bytes, fds)
     }
 
     fn more(&mut self, bytes: &mut Vec<u8>, most: usize) -> io::Result<Came> {
-        stream::recv_more(&*self, bytes, most)
+        stream::recv_more(*self, bytes, most)
     }
 }
 

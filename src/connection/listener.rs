@@ -25,23 +25,25 @@ use std::time::Duration;
 ///
 /// # Peers that do not behave
 /// A peer with a wrong key, one that sends garbage, one that sends a byte a second, and one that
-/// sends nothing at all are turned away, each by itself: [`accept`](Self::accept) deals with all who
-/// knock at the same time, and returns the first that is all right. Those that fail are not
+/// sends nothing at all are turned away, each by itself: [`accept`](Self::accept) deals with all
+/// who knock at the same time, and returns the first that is all right. Those that fail are not
 /// reported but counted: [`stats`](Self::stats). If more than
 /// [`max_pending`](ListenerBuilder::max_pending) are in the middle of their handshake, those that
 /// have not begun it go first, then those that began it first, but none before 200 ms.
 ///
 /// # Life
 /// It listens until it is dropped, or [`close`](Self::close)d; then the path of its Unix socket is
-/// removed, if that is still the one that it made. A listener that is killed leaves the path
-/// behind, and [`replace_stale`](ListenerBuilder::replace_stale) removes what dead ones have left;
-/// an abstract name goes with its listener. Handshakes go on only while somebody is in `accept`.
-/// Several threads may accept, one at a time. A forked child has it, too.
+/// removed, if that is still the one that it made. A listener that is killed, or whose process
+/// exits without dropping it, leaves the path behind, and
+/// [`replace_stale`](ListenerBuilder::replace_stale) removes what dead ones have left; an abstract
+/// name goes with its listener. Handshakes go on only while somebody is in `accept`. Several
+/// threads may accept, one at a time. A forked child has it, too.
 ///
 /// ```
-/// use multiproc::connection::{Client, Connection, Listener};
+/// use multiproc::connection::{Address, Client, Connection, Listener};
 ///
-/// let listener = Listener::builder().key("a secret").bind("tcp:127.0.0.1:0".parse::<multiproc::connection::Address>()?)?;
+/// let anywhere = Address::tcp("127.0.0.1:0")?;
+/// let listener = Listener::builder().key("a secret").bind(anywhere)?;
 /// let address = listener.address().clone(); // with the port that the kernel chose
 /// let client = std::thread::spawn(move || -> multiproc::Result<()> {
 ///     let wrong = Client::builder().key("another").connect::<String, String>(&address);
@@ -183,8 +185,8 @@ impl Listener {
     /// Waits for the next connection whose handshake succeeds.
     ///
     /// # Errors
-    /// [`is_closed`](Error::is_closed) after [`close`](Self::close); an OS error if the kernel gives
-    /// no more connections: too many open files. What a peer does is no error here.
+    /// [`is_closed`](Error::is_closed) after [`close`](Self::close); an OS error if the kernel
+    /// gives no more connections: too many open files. What a peer does is no error here.
     pub fn accept<S, R>(&self) -> Result<Connection<S, R>> {
         self.typed(Deadline::NEVER)?.ok_or_else(late)
     }
@@ -215,6 +217,17 @@ impl Listener {
         if let Some(path) = &self.path {
             path.remove();
         }
+        // Whoever accepts at this moment does it.
+        if let Some(mut pending) = self.pending.take(Deadline::after(Duration::ZERO)) {
+            self.forget(&mut pending);
+        }
+    }
+
+    /// Nobody will go on with these.
+    fn forget(&self, pending: &mut Vec<Pending>) {
+        pending.clear();
+        // Relaxed: a number that stands for itself.
+        self.counts.pending.store(0, Ordering::Relaxed);
     }
 
     fn typed<S, R>(&self, deadline: Deadline) -> Result<Option<Connection<S, R>>> {
@@ -227,18 +240,24 @@ impl Listener {
     /// The next socket whose peer is all right; `None` if the deadline passed.
     fn accept_socket(&self, deadline: Deadline) -> Result<Option<Accepted>> {
         let Some(mut pending) = self.pending.take(deadline) else { return Ok(None) };
+        // Fewer than that if there are descriptors for fewer only.
+        let mut room = self.max_pending;
         loop {
             // Relaxed: see `close`.
             if self.is_closed.load(Ordering::Relaxed) {
+                self.forget(&mut pending);
                 return Err(Error::new(Kind::Closed, format!("{} was closed", self.address)));
             }
-            let is_room = pending.len() < self.max_pending
-                || pending.iter().any(|pending| pending.grace().passed());
+            if pending.is_empty() {
+                room = self.max_pending;
+            }
+            let is_room =
+                pending.len() < room || pending.iter().any(|pending| pending.grace().passed());
             let ready = self.wait(&pending, is_room, deadline)?;
             let is_knocking = is_room && ready.last() == Some(&true);
             let mut found = self.go_on(&mut pending, &ready);
             if found.is_none() && is_knocking {
-                found = self.let_in(&mut pending)?;
+                found = self.let_in(&mut pending, &mut room)?;
             }
             // Relaxed: a number that stands for itself.
             self.counts.pending.store(pending.len() as u64, Ordering::Relaxed);
@@ -298,11 +317,11 @@ impl Listener {
         found
     }
 
-    /// Takes those who knock, and hears at once what they have to say. Returns one that is accepted:
-    /// a client may be so quick that it has answered by then.
-    fn let_in(&self, pending: &mut Vec<Pending>) -> Result<Option<Accepted>> {
+    /// Takes those who knock, and hears at once what they have to say. Returns one that is
+    /// accepted: a client may be so quick that it has answered by then.
+    fn let_in(&self, pending: &mut Vec<Pending>, room: &mut usize) -> Result<Option<Accepted>> {
         for _ in 0..AT_ONCE {
-            if pending.len() >= self.max_pending && !self.crowd_out(pending, false) {
+            if pending.len() >= *room && !self.crowd_out(pending) {
                 return Ok(None);
             }
             match self.socket.accept() {
@@ -313,10 +332,10 @@ impl Listener {
                         return Ok(found);
                     }
                 }
-                Err(error) if is_exhausted(&error) => {
-                    if !self.crowd_out(pending, true) {
-                        return Err(self.failure("gives no more connections", error));
-                    }
+                // One of those who are here has to go first, as when there are too many.
+                Err(error) if is_exhausted(&error) && !pending.is_empty() => {
+                    *room = pending.len();
+                    return Ok(None);
                 }
                 Err(error) if is_of_peer(&error) => count(&self.counts.refused),
                 // Closed, by this process or another one that has it.
@@ -348,8 +367,8 @@ impl Listener {
     }
 
     /// Sends one away, because there are too many; false if all have a right to stay.
-    fn crowd_out(&self, pending: &mut Vec<Pending>, at_once: bool) -> bool {
-        let may_go = |one: &&Pending| at_once || one.grace().passed();
+    fn crowd_out(&self, pending: &mut Vec<Pending>) -> bool {
+        let may_go = |one: &&Pending| one.grace().passed();
         let first = pending.iter().filter(may_go).map(Pending::rank).min();
         let index = pending.iter().position(|one| Some(one.rank()) == first);
         let Some(index) = index else { return false };

@@ -15,8 +15,8 @@
 //! *With a key*, both sides prove that they have it before the first message is read: by
 //! HMAC-SHA-256 over fresh random numbers of both. The key itself is never sent, what somebody has
 //! recorded is of no use later, and a listener that does not have the key learns nothing from a
-//! client but one proof. A proof lets whoever got it try keys at leisure: a word out of a dictionary
-//! is no key.
+//! client but one proof. A proof lets whoever got it try keys at leisure: a word out of a
+//! dictionary is no key.
 //!
 //! *Without a key* there are Unix sockets only, and only processes of the same user are let in, or
 //! those that [`allow_uids`](ListenerBuilder::allow_uids) and [`check`](ListenerBuilder::check)
@@ -41,6 +41,8 @@ mod client;
 mod connection;
 pub(crate) mod frame;
 pub(crate) mod framed;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod listener;
 mod path;
 mod pending;

@@ -21,6 +21,7 @@ pub(crate) mod named;
 pub(crate) mod pidfd;
 pub(crate) mod procfs;
 pub(crate) mod random;
+mod rights;
 pub(crate) mod room;
 pub(crate) mod signal;
 pub(crate) mod socket;

@@ -4,20 +4,18 @@
 //! empty message. Descriptors travel as `SCM_RIGHTS`.
 
 use super::clock::Deadline;
-use nix::cmsg_space;
+use super::rights;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    bind, connect, getsockname, recv as peek, recvmsg, sendmsg, socket, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect,
+    getsockname, recv as peek, sendmsg, socket, socketpair,
 };
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// The most descriptors that one message carries.
 pub(crate) const MAX_FDS: usize = 240;
-/// The most that the kernel passes in one message: `SCM_MAX_FD` in <net/scm.h>.
-pub(crate) const SCM_MAX_FD: usize = 253;
 
 /// The largest message in bytes; anything larger travels in a memfd beside it.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
@@ -117,7 +115,7 @@ pub(crate) fn send(
 /// sender does not keep the protocol.
 pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Received> {
     let (len, flags, fds) = loop {
-        match receive(socket.as_fd().as_raw_fd(), buffer) {
+        match receive(socket.as_fd(), buffer) {
             Ok(received) => break received,
             // Reset: the peer closed its end before it had read everything. The kernel tells so
             // once, even before what the peer has sent; that and the end come next.
@@ -140,28 +138,17 @@ pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Re
 }
 
 /// Finds out how long the next message is and takes it.
-fn receive(socket: RawFd, buffer: &mut Vec<u8>) -> nix::Result<(usize, MsgFlags, Vec<OwnedFd>)> {
+fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+) -> nix::Result<(usize, MsgFlags, Vec<OwnedFd>)> {
     let look = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
-    let len = peek(socket, &mut [], look)?;
+    let len = peek(socket.as_raw_fd(), &mut [], look)?;
     buffer.clear();
     buffer.resize(len.min(MAX_MESSAGE), 0);
-    let take = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    // Room for as many descriptors as the kernel lets anyone send: those of a truncated message
-    // would be open, and nobody would know their numbers.
-    let mut space = cmsg_space!([RawFd; SCM_MAX_FD]);
-    let mut parts = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<()>(socket, &mut parts, Some(&mut space), take)?;
     let mut fds = Vec::new();
-    if let Ok(control) = message.cmsgs() {
-        for part in control {
-            if let ControlMessageOwned::ScmRights(raw) = part {
-                // SAFETY: the kernel has just installed these descriptors for us; nobody else
-                // knows their numbers.
-                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-            }
-        }
-    }
-    Ok((message.bytes, message.flags, fds))
+    let (len, flags) = rights::receive(socket, buffer, &mut fds)?;
+    Ok((len, flags, fds))
 }
 
 /// Receives one message, waiting until the deadline; `Nothing` means that it passed.
@@ -198,13 +185,18 @@ pub(crate) fn is_readable(fd: impl AsFd) -> io::Result<bool> {
 /// Waits until one of `fds` is readable (or hung up) and returns its index; `None` if the
 /// deadline passed first.
 pub(crate) fn wait_any(fds: &[BorrowedFd<'_>], deadline: Deadline) -> io::Result<Option<usize>> {
+    Ok(readable(fds, deadline)?.into_iter().position(|is_readable| is_readable))
+}
+
+/// Waits until some of `fds` are readable (or hung up), or the deadline; which of them are.
+pub(crate) fn readable(fds: &[BorrowedFd<'_>], deadline: Deadline) -> io::Result<Vec<bool>> {
     let mut polls: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     loop {
         let timeout = PollTimeout::try_from(deadline.poll_millis()).unwrap_or(PollTimeout::MAX);
         match poll(&mut polls, timeout) {
-            Ok(0) if deadline.passed() => return Ok(None),
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return Ok(polls.iter().position(|poll| poll.any().unwrap_or(true))),
+            Ok(0) if !deadline.passed() => {}
+            Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(polls.iter().map(|poll| poll.any().unwrap_or(true)).collect()),
             Err(error) => return Err(error.into()),
         }
     }
@@ -212,6 +204,7 @@ pub(crate) fn wait_any(fds: &[BorrowedFd<'_>], deadline: Deadline) -> io::Result
 
 #[cfg(test)]
 mod tests {
+    use super::rights::SCM_MAX_FD;
     use super::*;
 
     #[test]

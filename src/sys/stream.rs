@@ -4,20 +4,19 @@
 //! has to wait does so with a deadline, and holds no lock meanwhile.
 
 use super::clock::Deadline;
-use super::socket::SCM_MAX_FD;
-use nix::cmsg_space;
+use super::rights;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag,
-    SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, connect, getsockname, getsockopt,
-    listen, recvmsg, sendmsg, setsockopt, shutdown, socket, sockopt,
+    AddressFamily, Backlog, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, SockaddrLike,
+    SockaddrStorage, UnixAddr, bind, connect, getsockname, getsockopt, listen, sendmsg, setsockopt,
+    shutdown, socket, sockopt,
 };
 use nix::sys::stat::{Mode, fchmod};
 use nix::sys::time::{TimeVal, TimeValLike};
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::net::{self, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{self as unix, UnixListener};
 use std::time::Duration;
@@ -252,31 +251,15 @@ pub(crate) fn recv_with_fds(
     target: &mut [u8],
     fds: &mut Vec<OwnedFd>,
 ) -> io::Result<(Came, bool)> {
-    // Room for as many as the kernel lets anyone send: otherwise those of a truncated message
-    // could not be told from those for which this process has no numbers left.
-    let mut space = cmsg_space!([RawFd; SCM_MAX_FD]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     loop {
-        let mut parts = [IoSliceMut::new(target)];
-        let raw = fd.as_fd().as_raw_fd();
-        let message = match recvmsg::<()>(raw, &mut parts, Some(&mut space), flags) {
-            Ok(message) => message,
+        let (len, flags) = match rights::receive(fd.as_fd(), target, fds) {
+            Ok(received) => received,
             Err(Errno::EINTR) => continue,
             Err(Errno::EAGAIN) => return Ok((Came::Nothing, false)),
             Err(error) => return Err(error.into()),
         };
-        if let Ok(control) = message.cmsgs() {
-            for part in control {
-                if let ControlMessageOwned::ScmRights(raw) = part {
-                    // SAFETY: the kernel has just installed these descriptors for us; nobody else
-                    // knows their numbers.
-                    fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-                }
-            }
-        }
-        let is_short = message.flags.contains(MsgFlags::MSG_CTRUNC);
-        let came = if message.bytes == 0 { Came::End } else { Came::Bytes(message.bytes) };
-        return Ok((came, is_short));
+        let came = if len == 0 { Came::End } else { Came::Bytes(len) };
+        return Ok((came, flags.contains(MsgFlags::MSG_CTRUNC)));
     }
 }
 
@@ -300,8 +283,8 @@ pub(crate) fn recv_more(fd: impl AsFd, target: &mut Vec<u8>, most: usize) -> io:
             Ok(0) => return Ok(Came::End),
             Ok(received) => {
                 let received = received.unsigned_abs().min(len);
-                // SAFETY: the kernel has written `received` bytes from the end of the vector on, and
-                // they are inside its capacity, as `len` is.
+                // SAFETY: the kernel has written `received` bytes from the end of the vector on,
+                // and they are inside its capacity, as `len` is.
                 unsafe { target.set_len(target.len() + received) };
                 return Ok(Came::Bytes(received));
             }

@@ -1,8 +1,10 @@
 use super::end::{End, What};
 use super::receiver::Messages;
 use crate::channel::{item, line};
+use crate::shm::ring::Ring;
 use crate::sys::clock::Deadline;
 use crate::wire::handles::Carried;
+use crate::wire::post::Post;
 use crate::{Data, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Borrow;
@@ -195,8 +197,9 @@ impl<S: Data, R: Data> PipeEnd<S, R> {
         Messages::new(move || self.recv())
     }
 
-    pub(in crate::channel) fn end(&self) -> &End {
-        &self.0
+    /// For those who wait on descriptors.
+    pub(in crate::channel) fn parts(&self) -> Result<(&Ring, &Post)> {
+        self.0.readable()
     }
 }
 

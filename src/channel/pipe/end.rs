@@ -205,8 +205,8 @@ impl End {
     }
 
     /// The ring that is read, and the socket, for those who wait on descriptors.
-    pub(super) fn readable(&self) -> Option<(&Ring, &Post)> {
-        Some((self.inward.as_ref()?, self.post.as_ref()?))
+    pub(super) fn readable(&self) -> Result<(&Ring, &Post)> {
+        Ok((self.inward()?, self.post()?))
     }
 
     /// The parts: the ring that is written, the one that is read, the socket.

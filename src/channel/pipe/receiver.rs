@@ -1,6 +1,8 @@
 use super::end::{End, What};
 use crate::channel::{item, line};
+use crate::shm::ring::Ring;
 use crate::sys::clock::Deadline;
+use crate::wire::post::Post;
 use crate::{Data, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -138,8 +140,9 @@ impl<T: Data> PipeReceiver<T> {
         Messages::new(move || self.recv())
     }
 
-    pub(in crate::channel) fn end(&self) -> &End {
-        &self.0
+    /// For those who wait on descriptors.
+    pub(in crate::channel) fn parts(&self) -> Result<(&Ring, &Post)> {
+        self.0.readable()
     }
 }
 

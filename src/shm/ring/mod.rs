@@ -139,17 +139,6 @@ pub(crate) struct Next {
     pub(crate) len: u64,
 }
 
-/// Nothing beside the items.
-#[derive(Debug)]
-pub(crate) struct Plain;
-
-impl Receiving for Plain {
-    type Mail = ();
-    fn mail(&mut self, _: u64) -> Option<()> {
-        None
-    }
-}
-
 /// How far the consumers were.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Progress(u64);
@@ -793,11 +782,6 @@ impl Ring {
     /// Whether there is no item.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Whether an item would have to wait.
-    pub(crate) fn is_full(&self) -> bool {
-        matches!(self.room, Room::Items(limit) if self.len() >= limit)
     }
 
     /// Nothing can be put any more. What is there can be taken. Whether to ring the bell.
