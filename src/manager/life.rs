@@ -5,11 +5,11 @@ use super::proxy::{self, Lent, Life, Proxy};
 use super::remote::Way;
 use super::server::{self, MANAGER};
 use crate::codec::{Data, Encode};
-use crate::connection::Address;
+use crate::connection::{self, Address};
 use crate::entry;
 use crate::shm::object::Object;
 use crate::sys::clock::Deadline;
-use crate::sys::{fork, random, socket};
+use crate::sys::{fork, socket};
 use crate::wire::handles;
 use crate::wire::travel::Handle;
 use crate::{Error, Process, Result, StartMethod};
@@ -154,7 +154,7 @@ impl ManagerBuilder {
     /// As [`Manager::start`].
     pub fn start(self) -> Result<Manager> {
         let failed = |error| Error::os("no manager can be made", error);
-        let id: Id = random::number().map_err(failed)?;
+        let id: Id = u128::from_ne_bytes(connection::random()?);
         let (outer, inner) = socket::pair().map_err(failed)?;
         let inner = Handle(Arc::new(Object::received(inner)));
         let arguments = (((id >> 64) as u64, id as u64), inner);

@@ -9,7 +9,7 @@ use super::link::Id;
 use crate::connection::{Address, Client, Connection};
 use crate::error::Kind;
 use crate::shm::object::Object;
-use crate::sys::{fork, image, random};
+use crate::sys::{fork, image};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -96,8 +96,7 @@ impl Way {
     }
 
     fn base(&self) -> Result<(Id, Base)> {
-        let failed = |error| Error::os("no manager can be connected to", error);
-        let client = random::number().map_err(failed)?;
+        let client = u128::from_ne_bytes(crate::connection::random()?);
         let line = self.connect(Hello::Base { client: split(client) })?;
         let id = line.recv_bytes(SMALL)?;
         let id = <[u8; 16]>::try_from(id).map_err(|_| super::message::garbled())?;

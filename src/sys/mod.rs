@@ -20,7 +20,6 @@ pub(crate) mod mmap;
 pub(crate) mod named;
 pub(crate) mod pidfd;
 pub(crate) mod procfs;
-pub(crate) mod random;
 mod rights;
 pub(crate) mod room;
 pub(crate) mod signal;

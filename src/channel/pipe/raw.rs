@@ -67,7 +67,7 @@ impl RawEnd {
 
     /// The socket, whose other end tells whether this one is there.
     pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.0.readable().map(|(_, post)| post.fd())
+        self.0.readable().ok().map(|(_, post)| post.fd())
     }
 }
 
