@@ -301,15 +301,9 @@ impl Link {
             // Nothing ever comes out of the door: it is readable when its inner side is gone.
             Route::Door(door) => socket::wait_readable(door.fd(), deadline).unwrap_or(true),
             Route::Own(_) => false,
-            Route::Remote(remote) => loop {
-                if remote.is_down() {
-                    return true;
-                }
-                if deadline.passed() {
-                    return false;
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            },
+            Route::Remote(remote) => {
+                remote.is_down_within(deadline.remaining().unwrap_or(Duration::MAX))
+            }
         }
     }
 

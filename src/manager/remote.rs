@@ -36,6 +36,9 @@ pub(super) struct Release {
     pub(super) times: u64,
 }
 
+/// How long the connections of a server that ends may take to end, one after the other.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 /// The largest hello, release or name.
 pub(super) const SMALL: usize = 64;
 
@@ -130,14 +133,19 @@ impl Remote {
     /// A channel for a thread.
     pub(super) fn channel(&self, id: Id) -> Result<Channel> {
         let base = self.base(id)?;
-        Ok(Channel::of(self.way.connect(Hello::Channel { client: split(base.client) })?))
+        let line = self.way.connect(Hello::Channel { client: split(base.client) });
+        // Nobody listens any more: the server that was there is gone.
+        line.map(Channel::of).map_err(|error| match self.is_down_within(PATIENCE) {
+            true => super::link::disconnected().with_source(error),
+            false => error,
+        })
     }
 
-    /// Whether the server was there and is not any more.
-    pub(super) fn is_down(&self) -> bool {
+    /// Whether the server was there and is not any more, or will not be within this time.
+    pub(super) fn is_down_within(&self, time: Duration) -> bool {
         let base = self.base.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // The server says nothing more: what can be read is the end.
-        base.is_some_and(|base| base.line.poll(Duration::ZERO).unwrap_or(true))
+        base.is_some_and(|base| base.line.poll(time).unwrap_or(true))
     }
 
     /// Gives an object back.
