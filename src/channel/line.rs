@@ -308,3 +308,22 @@ macro_rules! verbs {
     };
 }
 pub(super) use verbs;
+
+/// Implements `Serialize` and `Deserialize` for a queue by what it is made of.
+macro_rules! queue_travels {
+    ([$($generics:tt)*] $name:ident<$t:ident>, $queue:ident => $inner:expr, $from:ident => $open:expr) => {
+        impl<$($generics)*> serde::Serialize for $name<$t> {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                let $queue = self;
+                $inner.serialize(to)
+            }
+        }
+
+        impl<'de, $($generics)*> serde::Deserialize<'de> for $name<$t> {
+            fn deserialize<D: serde::Deserializer<'de>>($from: D) -> Result<Self, D::Error> {
+                $open
+            }
+        }
+    };
+}
+pub(super) use queue_travels;

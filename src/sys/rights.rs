@@ -15,13 +15,14 @@ pub(super) const SCM_MAX_FD: usize = 253;
 // SAFETY: CMSG_SPACE only computes; it is no function of C's.
 const SPACE: usize = unsafe { libc::CMSG_SPACE((SCM_MAX_FD * size_of::<RawFd>()) as u32) } as usize;
 
-/// Receives what is there, without waiting; the descriptors that came are added to `fds`, and are
+/// Receives what is there, without waiting, as `how` says beside that; the descriptors that came are added to `fds`, and are
 /// close-on-exec. Returns how many bytes came, and what the kernel says of them; `MSG_CTRUNC` is
 /// about this process, which could not take all descriptors: there is room here for all that can
 /// be sent.
 pub(super) fn receive(
     socket: BorrowedFd<'_>,
     target: &mut [u8],
+    how: MsgFlags,
     fds: &mut Vec<OwnedFd>,
 ) -> nix::Result<(usize, MsgFlags)> {
     // As words, because the headers in it are aligned so.
@@ -33,7 +34,7 @@ pub(super) fn receive(
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control);
-    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT | how.bits();
     // SAFETY: the message names `target` and `control`, with their lengths, and both outlive the
     // call; nothing else refers to them meanwhile.
     let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };

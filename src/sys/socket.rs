@@ -114,8 +114,40 @@ pub(crate) fn send(
 /// `InvalidData` for a message larger than [`MAX_MESSAGE`] or with too many descriptors: the
 /// sender does not keep the protocol.
 pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Received> {
+    next_message(socket.as_fd(), buffer, MsgFlags::empty())
+}
+
+/// As [`try_recv`], and leaves the message there; its descriptors are copies.
+pub(crate) fn try_peek(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Received> {
+    next_message(socket.as_fd(), buffer, MsgFlags::MSG_PEEK)
+}
+
+/// As [`try_peek`], of the message that begins at byte `at` of all that are there. From then on the
+/// socket is for this only: where to look is a property of the socket itself, which all who have it
+/// share, so one of them may do this at a time.
+pub(crate) fn try_peek_at(
+    socket: impl AsFd,
+    at: usize,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Received> {
+    let raw = socket.as_fd().as_raw_fd();
+    let at = libc::c_int::try_from(at).map_err(|_| Errno::EINVAL)?;
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the pointer is to a live integer of that length.
+    let set = unsafe {
+        libc::setsockopt(raw, libc::SOL_SOCKET, libc::SO_PEEK_OFF, (&raw const at).cast(), len)
+    };
+    Errno::result(set)?;
+    next_message(socket.as_fd(), buffer, MsgFlags::MSG_PEEK)
+}
+
+fn next_message(
+    socket: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+    how: MsgFlags,
+) -> io::Result<Received> {
     let (len, flags, fds) = loop {
-        match receive(socket.as_fd(), buffer) {
+        match receive(socket, buffer, how) {
             Ok(received) => break received,
             // Reset: the peer closed its end before it had read everything. The kernel tells so
             // once, even before what the peer has sent; that and the end come next.
@@ -137,17 +169,18 @@ pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Re
     }
 }
 
-/// Finds out how long the next message is and takes it.
+/// Finds out how long the next message is and takes it, or leaves it there if `how` says so.
 fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut Vec<u8>,
+    how: MsgFlags,
 ) -> nix::Result<(usize, MsgFlags, Vec<OwnedFd>)> {
     let look = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
     let len = peek(socket.as_raw_fd(), &mut [], look)?;
     buffer.clear();
     buffer.resize(len.min(MAX_MESSAGE), 0);
     let mut fds = Vec::new();
-    let (len, flags) = rights::receive(socket, buffer, &mut fds)?;
+    let (len, flags) = rights::receive(socket, buffer, how, &mut fds)?;
     Ok((len, flags, fds))
 }
 
