@@ -228,3 +228,53 @@ fn a_door_whose_server_is_gone_is_readable() {
     assert!(!manager.is_alive());
     manager.shutdown();
 }
+
+/// Connections of somebody who has the key and the same program, and says what comes to mind.
+#[test]
+fn garbage_over_connections_hurts_nobody() {
+    use super::remote::{Hello, Line, Release, service};
+    use crate::connection::{Address, Client};
+
+    let key = "a key for a test";
+    let manager = Manager::bind(Address::unique().expect("an address"), key).expect("a manager");
+    let list = manager.list_of([1u64, 2, 3]).expect("a list");
+    let address = manager.address().expect("it is bound").clone();
+    let connect = || -> Line {
+        let builder = Client::builder().key(key).service(service());
+        builder.connect(address.clone()).expect("a connection")
+    };
+    let encoded = |hello: Hello| postcard::to_stdvec(&hello).expect("encode");
+    let mut dice = Dice(5);
+    for _ in 0..50 {
+        connect().send_bytes(&dice.bytes(200)).expect("send");
+    }
+    // The channel of a process that has no base.
+    let stray = connect();
+    stray.send_bytes(&encoded(Hello::Channel { client: (1, 2) })).expect("send");
+    assert!(stray.recv_bytes(64).is_err());
+    // A base that gives back what it never had, and garbage.
+    let base = connect();
+    base.send_bytes(&encoded(Hello::Base { client: (3, 4) })).expect("send");
+    assert_eq!(base.recv_bytes(64).expect("the name").len(), 16);
+    let again = connect();
+    again.send_bytes(&encoded(Hello::Base { client: (3, 4) })).expect("send");
+    assert!(again.recv_bytes(64).is_err(), "somebody has that name");
+    for number in 0..10 {
+        let release = Release { number, times: u64::MAX };
+        base.send_bytes(&postcard::to_stdvec(&release).expect("encode")).expect("send");
+    }
+    // Requests: of an object that this process has no proxy of, which is known by its number.
+    let line = connect();
+    line.send_bytes(&encoded(Hello::Channel { client: (3, 4) })).expect("send");
+    let (len, _) = entries();
+    for round in 0..500u64 {
+        let mut request = message::begin_request(len.wrapping_add(dice.roll() % 64), round % 8);
+        request.extend(dice.bytes(64));
+        request.truncate((dice.roll() % 80) as usize);
+        line.send_bytes(&request).expect("send");
+        line.recv_bytes(1 << 20).expect("a reply");
+    }
+    base.send_bytes(&[0xff; 40]).expect("send");
+    is_well(&list);
+    assert_eq!(manager.objects().expect("it lives"), 1);
+}
