@@ -5,6 +5,7 @@
 
 mod channel;
 mod codec;
+pub mod connection;
 #[allow(unsafe_code)]
 mod entry;
 mod error;
@@ -62,7 +63,7 @@ mod fuzz;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod __fuzz {
-    pub use crate::fuzz::{control, results};
+    pub use crate::fuzz::{control, frames, handshake, results};
 }
 
 /// The examples of the README are tests.

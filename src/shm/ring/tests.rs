@@ -26,7 +26,7 @@ fn put(ring: &Ring, bytes: &[u8], deadline: Deadline) -> Put {
 fn get(ring: &Ring, deadline: Deadline) -> Option<Vec<u8>> {
     match ring.get(&mut Plain, deadline).expect("get") {
         Got::Item(taken) => Some(taken.bytes.as_slice().to_vec()),
-        Got::Empty | Got::Closed => None,
+        Got::Empty | Got::Closed | Got::Over => None,
     }
 }
 
