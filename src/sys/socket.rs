@@ -130,21 +130,15 @@ pub(crate) fn try_peek_at(
     at: usize,
     buffer: &mut Vec<u8>,
 ) -> io::Result<Received> {
-    let socket = socket.as_fd();
+    let raw = socket.as_fd().as_raw_fd();
     let at = libc::c_int::try_from(at).map_err(|_| Errno::EINVAL)?;
     let len = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the pointer is to a live integer of that length.
     let set = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEEK_OFF,
-            (&raw const at).cast(),
-            len,
-        )
+        libc::setsockopt(raw, libc::SOL_SOCKET, libc::SO_PEEK_OFF, (&raw const at).cast(), len)
     };
     Errno::result(set)?;
-    next_message(socket, buffer, MsgFlags::MSG_PEEK)
+    next_message(socket.as_fd(), buffer, MsgFlags::MSG_PEEK)
 }
 
 fn next_message(
@@ -186,7 +180,7 @@ fn receive(
     buffer.clear();
     buffer.resize(len.min(MAX_MESSAGE), 0);
     let mut fds = Vec::new();
-    let (len, flags) = rights::receive(socket, buffer, &mut fds, how)?;
+    let (len, flags) = rights::receive(socket, buffer, how, &mut fds)?;
     Ok((len, flags, fds))
 }
 

@@ -252,7 +252,7 @@ pub(crate) fn recv_with_fds(
     fds: &mut Vec<OwnedFd>,
 ) -> io::Result<(Came, bool)> {
     loop {
-        let (len, flags) = match rights::receive(fd.as_fd(), target, fds, MsgFlags::empty()) {
+        let (len, flags) = match rights::receive(fd.as_fd(), target, MsgFlags::empty(), fds) {
             Ok(received) => received,
             Err(Errno::EINTR) => continue,
             Err(Errno::EAGAIN) => return Ok((Came::Nothing, false)),

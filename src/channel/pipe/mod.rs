@@ -1,4 +1,4 @@
-//! Pipes: two sides, messages in order.
+//! Pipes: two sides, messages in order. `README.md` in this folder has the protocol.
 
 mod duplex;
 mod end;
