@@ -108,7 +108,7 @@ pub(super) fn ring(shape: u64) -> io::Result<Ring> {
     Ok(ring)
 }
 
-fn open(Handle(object): Handle, shape: u64) -> io::Result<Ring> {
+pub(super) fn open_ring(object: Arc<Object>, shape: u64) -> io::Result<Ring> {
     let ring = Ring::open(object, KIND)?;
     // Relaxed: written before it was sent.
     match ring.memory().word(SHAPE).load(Ordering::Relaxed) == shape {
@@ -209,6 +209,12 @@ impl End {
         Ok((self.inward()?, self.post()?))
     }
 
+    /// The parts: the ring that is written, the one that is read, the socket.
+    pub(super) fn objects(&self) -> Vec<Arc<Object>> {
+        let (outward, inward, post) = self.handles();
+        [outward, inward, post].into_iter().flatten().map(|Handle(object)| object).collect()
+    }
+
     /// The parts as they travel.
     fn handles(&self) -> (Option<Handle>, Option<Handle>, Option<Handle>) {
         let of = |object: &Arc<Object>| Handle(object.clone());
@@ -233,7 +239,7 @@ impl End {
         let (out, inn, post): Parts = Deserialize::deserialize(from)?;
         let ring = |handle: Option<Handle>, shape: Option<u64>| match (handle, shape) {
             (None, None) => Ok(None),
-            (Some(handle), Some(shape)) => open(handle, shape).map(Some),
+            (Some(Handle(object)), Some(shape)) => open_ring(object, shape).map(Some),
             _ => Err(io::ErrorKind::InvalidData.into()),
         };
         let refuse = || {
