@@ -22,7 +22,8 @@ mod sys;
 mod wire;
 
 pub use channel::{
-    Items, JoinableQueue, LifoQueue, PriorityQueue, Queue, QueueStats, Shutdown, SimpleQueue,
+    Items, JoinableQueue, LifoQueue, Messages, Pipe, PipeEnd, PipeReceiver, PipeSender,
+    PriorityQueue, Queue, QueueStats, Shutdown, SimpleQueue, Source, Wait, wait,
 };
 pub use codec::{Arguments, Data};
 pub use entry::{Fallible, Function, TaskInfo, init, tasks};

@@ -105,13 +105,13 @@ proptest! {
 #[test]
 fn items_are_put_by_value_and_by_reference() {
     watchdog();
-    let queue = Queue::<u64>::bounded(10).unwrap();
-    let number = 2;
-    queue.put(1).unwrap();
-    queue.put(&number).unwrap();
-    assert!(queue.try_put(3).unwrap());
-    queue.put_timeout(4, Duration::MAX).unwrap();
-    assert_eq!((1..=4).map(|_| queue.get().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    let queue = Queue::<String>::bounded(10).unwrap();
+    let text = "b".to_owned();
+    queue.put("a".to_owned()).unwrap();
+    queue.put(&text).unwrap();
+    assert!(queue.try_put(&text).unwrap());
+    queue.put_timeout(text, Duration::MAX).unwrap();
+    assert_eq!([(); 4].map(|()| queue.get().unwrap()).concat(), "abbb");
     assert_eq!((queue.capacity(), queue.is_full(), queue.is_empty()), (Some(10), false, true));
 }
 
@@ -177,7 +177,7 @@ fn a_process_that_exits_has_put_its_items() {
         for number in 0..500 {
             queue.put(number.to_string()).expect("it is open");
         }
-        if queue.len() > 0 {
+        if !queue.is_empty() {
             std::process::exit(0);
         }
     };

@@ -1,13 +1,13 @@
 use super::line::{self, Line, QueueStats, Shutdown, verbs};
-use super::ringed::{OWN, Ringed};
+use super::ringed::{OWN, Ringed, ring_travels};
 use super::unfinished::{Account, TooMany};
 use crate::shm::memory::Kind;
 use crate::shm::owner::{self, Look};
-use crate::shm::ring::{Receiving, Room};
+use crate::shm::ring::Ring;
+use crate::shm::ring::Room;
 use crate::shm::seats::{Seats, TABLE};
 use crate::sys::clock::Deadline;
-use crate::wire::handles::Received;
-use crate::wire::travel::travels;
+use crate::wire::post::Post;
 use crate::{Data, Error, Result};
 use std::io;
 use std::sync::atomic::Ordering;
@@ -64,11 +64,16 @@ impl<T> Clone for Joinable<T> {
     }
 }
 
-travels!([T: Data] JoinableQueue<T>, queue => queue.0.0.object(), object => Ringed::open(object, KIND).map(Joinable).map(JoinableQueue));
+ring_travels!(JoinableQueue, KIND, queue => queue.0.0, ringed => JoinableQueue(Joinable(ringed)));
 
 verbs!([T: Data] JoinableQueue<T>);
 
 impl<T: Data> JoinableQueue<T> {
+    /// For those who wait on descriptors.
+    pub(super) fn parts(&self) -> Result<(&Ring, &Post)> {
+        self.0.0.parts()
+    }
+
     /// Makes a queue for as many items as there is memory for.
     ///
     /// # Errors
@@ -175,25 +180,20 @@ impl Noting<'_> {
             self.account.lower(seat);
         }
     }
-}
 
-impl Receiving for Noting<'_> {
-    type Mail = Received;
-
-    fn mail(&mut self, _: u64) -> Option<Received> {
-        None
-    }
-
-    fn taking(&mut self, number: u64) -> io::Result<()> {
+    /// This item is about to be taken.
+    fn note(&mut self, number: u64) -> io::Result<()> {
         self.forget();
         match self.account.taking(owner::my_process(), number) {
-            Ok(seat) => self.noted = Some(seat),
+            Ok(seat) => {
+                self.noted = Some(seat);
+                Ok(())
+            }
             Err(why) => {
                 self.refused = Some(why);
-                return Err(io::ErrorKind::Other.into());
+                Err(io::ErrorKind::Other.into())
             }
         }
-        Ok(())
     }
 }
 
@@ -204,7 +204,7 @@ impl<T: Data> Line<T> for Joinable<T> {
 
     fn get_until(&self, deadline: Deadline) -> Result<Option<T>> {
         let mut noting = Noting { account: self.account(), noted: None, refused: None };
-        let got = self.0.get_with(&mut noting, deadline);
+        let got = self.0.get_noting(|number| noting.note(number), deadline);
         if !matches!(got, Ok(Some(_))) {
             // There was none, or nobody can deal with it any more.
             noting.forget();

@@ -1,8 +1,9 @@
 use super::line::{self, Line, verbs};
-use super::ringed::Ringed;
+use super::ringed::{Ringed, ring_travels};
 use crate::shm::memory::Kind;
+use crate::shm::ring::Ring;
 use crate::shm::ring::Room;
-use crate::wire::travel::travels;
+use crate::wire::post::Post;
 use crate::{Data, Result};
 
 const KIND: Kind = Kind::new("multiproc-queue");
@@ -23,6 +24,10 @@ const KIND: Kind = Kind::new("multiproc-queue");
 /// |---|---|
 /// | [`bounded`](Queue::bounded) | who puts waits while so many items are inside |
 /// | [`new`](Queue::new) | as many items as there is memory for; the memory goes back when the queue is empty |
+///
+/// Items may name shared objects: locks, vectors, other queues, also this one. Their descriptors
+/// travel through a socket, of which the kernel limits the length: while some hundred such items are
+/// inside the queue counts as full.
 ///
 /// Clones, handles that came as arguments or inside of other items, and copies in forked children
 /// are all the same queue. It is as durable as they are: when the last one goes, in whichever
@@ -53,11 +58,16 @@ const KIND: Kind = Kind::new("multiproc-queue");
 /// ```
 pub struct Queue<T>(Ringed<T>);
 
-travels!([T: Data] Queue<T>, queue => queue.0.object(), object => Ringed::open(object, KIND).map(Queue));
+ring_travels!(Queue, KIND, queue => queue.0, ringed => Queue(ringed));
 
 verbs!([T: Data] Queue<T>);
 
 impl<T: Data> Queue<T> {
+    /// For those who wait on descriptors.
+    pub(super) fn parts(&self) -> Result<(&Ring, &Post)> {
+        self.0.parts()
+    }
+
     /// Makes a queue for as many items as there is memory for.
     ///
     /// # Errors

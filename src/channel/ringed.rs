@@ -1,13 +1,17 @@
-//! A ring of items as a queue: encoding and decoding, outside of the ring's locks.
+//! A ring of items as a queue, with a socket beside it for the objects that items name: encoding and
+//! decoding, outside of the ring's locks.
 
 use super::item;
 use super::line::{self, Line, NO_GET, NO_PUT, QueueStats, Shutdown};
 use crate::shm::memory::Kind;
 use crate::shm::object::Object;
-use crate::shm::ring::{Got, Put, Receiving, Ring, Room, SPARE};
+use crate::shm::ring::{Got, Next, Put, Receiving, Ring, Room, SPARE, Sending};
 use crate::sys::clock::Deadline;
-use crate::wire::handles::Received;
+use crate::wire::handles::{Carried, Received};
+use crate::wire::post::{Incoming, Outgoing, Post};
+use crate::wire::travel::Handle;
 use crate::{Data, Result};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -21,12 +25,13 @@ pub(super) const OWN: usize = SPARE + 64;
 /// A queue made of a ring.
 pub(super) struct Ringed<T> {
     ring: Ring,
+    post: Post,
     types: PhantomData<fn(T) -> T>,
 }
 
 impl<T> Clone for Ringed<T> {
     fn clone(&self) -> Self {
-        Self { ring: self.ring.clone(), types: PhantomData }
+        Self { ring: self.ring.clone(), post: self.post.clone(), types: PhantomData }
     }
 }
 
@@ -36,22 +41,41 @@ impl<T: Data> Ringed<T> {
         let ring = Ring::create(kind, room)?;
         // Relaxed: nobody else has it yet.
         ring.memory().word(SHAPE).store(line::shape::<T>(), Ordering::Relaxed);
-        Ok(Self { ring, types: PhantomData })
+        Ok(Self { ring, post: Post::to_self()?, types: PhantomData })
     }
 
-    /// The queue in an object that was received.
-    pub(super) fn open(object: Arc<Object>, kind: Kind) -> io::Result<Self> {
-        let ring = Ring::open(object, kind)?;
+    /// The queue in objects that were received.
+    fn open(kind: Kind, ring: Arc<Object>, post: Arc<Object>) -> io::Result<Self> {
+        let ring = Ring::open(ring, kind)?;
         // Relaxed: written before it was sent.
         if ring.memory().word(SHAPE).load(Ordering::Relaxed) != line::shape::<T>() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a queue of other items"));
         }
-        Ok(Self { ring, types: PhantomData })
+        Ok(Self { ring, post: Post::open(post), types: PhantomData })
     }
 
-    /// The object.
-    pub(super) fn object(&self) -> &Arc<Object> {
-        self.ring.object()
+    /// Encodes a handle of the queue.
+    pub(super) fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let handles = [self.ring.object(), self.post.object()].map(|object| Handle(object.clone()));
+        handles.serialize(serializer)
+    }
+
+    /// Decodes a handle of a queue of this kind.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        kind: Kind,
+        deserializer: D,
+    ) -> Result<Self, D::Error> {
+        let [ring, post] = <[Handle; 2]>::deserialize(deserializer)?;
+        Self::open(kind, ring.0, post.0).map_err(|_| {
+            crate::wire::handles::refuse_decoding(
+                "what came is no such queue, or one of other items",
+            )
+        })
+    }
+
+    /// What it is made of, for those who wait on descriptors.
+    pub(super) fn parts(&self) -> Result<(&Ring, &Post)> {
+        Ok((&self.ring, &self.post))
     }
 
     /// The ring.
@@ -59,51 +83,78 @@ impl<T: Data> Ringed<T> {
         &self.ring
     }
 
-    /// Takes an item; `receiving` is told of it while nobody else can take one.
+    /// Takes an item; `note` is told its number while nobody else can take one, and before it is
+    /// taken. If it was not, `note` is told another one, or nothing is returned.
     #[inline]
-    pub(super) fn get_with(
+    pub(super) fn get_noting(
         &self,
-        receiving: &mut impl Receiving<Mail = Received>,
+        note: impl FnMut(u64) -> io::Result<()>,
         deadline: Deadline,
     ) -> Result<Option<T>> {
-        let got = self.ring.get(receiving, deadline);
+        let mut taking = Taking { incoming: Incoming(&self.post), note };
+        let got = self.ring.get(&mut taking, deadline);
         match got.map_err(|error| line::trouble("no item was taken", error))? {
             Got::Item(taken) => {
                 item::decode(taken.bytes.as_slice(), taken.mail.unwrap_or_default()).map(Some)
             }
             Got::Empty => Ok(None),
-            Got::Closed => Err(line::closed(NO_GET)),
+            Got::Closed | Got::Over => Err(line::closed(NO_GET)),
+        }
+    }
+
+    /// Puts an item that has been encoded.
+    #[inline]
+    fn put_encoded(
+        &self,
+        bytes: [&[u8]; 2],
+        carried: &Carried,
+        deadline: Deadline,
+    ) -> Result<bool> {
+        let mut outgoing = Outgoing(&self.post, carried);
+        let mail: Option<&mut dyn Sending> =
+            if carried.is_empty() { None } else { Some(&mut outgoing) };
+        let put = self.ring.put(bytes, mail, deadline);
+        match put.map_err(|error| line::trouble("the item was not put", error))? {
+            Put::Done { rings } => {
+                if rings {
+                    self.post.ring();
+                }
+                Ok(true)
+            }
+            Put::Full => Ok(false),
+            Put::Closed | Put::Over => Err(line::closed(NO_PUT)),
         }
     }
 }
 
-/// No objects beside the items.
-struct Plain;
+/// What is done with an item while nobody else can take one.
+struct Taking<'a, N> {
+    incoming: Incoming<'a>,
+    note: N,
+}
 
-impl Receiving for Plain {
+impl<N: FnMut(u64) -> io::Result<()>> Receiving for Taking<'_, N> {
     type Mail = Received;
 
-    fn mail(&mut self, _: u64) -> Option<Received> {
-        None
+    fn mail(&mut self, number: u64) -> Option<Received> {
+        self.incoming.mail(number)
+    }
+
+    #[inline]
+    fn taking(&mut self, item: Next) -> io::Result<()> {
+        (self.note)(item.number)
     }
 }
 
 impl<T: Data> Line<T> for Ringed<T> {
     #[inline]
     fn put_until(&self, item: &T, deadline: Deadline) -> Result<bool> {
-        item::encoded(item, |bytes, _carried| {
-            let put = self.ring.put(bytes, None, deadline);
-            match put.map_err(|error| line::trouble("the item was not put", error))? {
-                Put::Done { .. } => Ok(true),
-                Put::Full => Ok(false),
-                Put::Closed => Err(line::closed(NO_PUT)),
-            }
-        })
+        item::encoded(item, |bytes, carried| self.put_encoded(bytes, &carried, deadline))
     }
 
     #[inline]
     fn get_until(&self, deadline: Deadline) -> Result<Option<T>> {
-        self.get_with(&mut Plain, deadline)
+        self.get_noting(|_| Ok(()), deadline)
     }
 
     fn len(&self) -> u64 {
@@ -123,10 +174,13 @@ impl<T: Data> Line<T> for Ringed<T> {
     }
 
     fn shut(&self, how: Shutdown) {
-        match how {
+        let rings = match how {
             Shutdown::Draining => self.ring.close(),
             Shutdown::Immediate => self.ring.close_now(),
         };
+        if rings {
+            self.post.ring();
+        }
     }
 
     fn stats(&self) -> QueueStats {
@@ -141,3 +195,23 @@ impl<T: Data> Line<T> for Ringed<T> {
         }
     }
 }
+
+/// Implements `Serialize` and `Deserialize` for a queue that is a [`Ringed`] and nothing else.
+macro_rules! ring_travels {
+    ($name:ident, $kind:expr, $queue:ident => $ringed:expr, $received:ident => $open:expr) => {
+        impl<T: crate::Data> serde::Serialize for $name<T> {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                let $queue = self;
+                $ringed.serialize(to)
+            }
+        }
+
+        impl<'de, T: crate::Data> serde::Deserialize<'de> for $name<T> {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let $received = crate::channel::ringed::Ringed::deserialize($kind, from)?;
+                Ok($open)
+            }
+        }
+    };
+}
+pub(super) use ring_travels;

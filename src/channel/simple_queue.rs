@@ -1,4 +1,6 @@
 use super::Queue;
+use crate::shm::ring::Ring;
+use crate::wire::post::Post;
 use crate::{Data, Result};
 use serde::{Deserialize, Serialize};
 use std::borrow::Borrow;
@@ -23,6 +25,11 @@ use std::fmt;
 pub struct SimpleQueue<T>(Queue<T>);
 
 impl<T: Data> SimpleQueue<T> {
+    /// For those who wait on descriptors.
+    pub(super) fn parts(&self) -> Result<(&Ring, &Post)> {
+        self.0.parts()
+    }
+
     /// Makes an empty queue.
     ///
     /// # Errors

@@ -3,9 +3,12 @@ use super::engine::Engine;
 use super::task::{Part, Sink};
 use crate::error::Kind;
 use crate::sys::clock::Deadline;
+use crate::sys::epoll::Kick;
 use crate::{Error, Execution, Result};
 use std::fmt;
-use std::sync::Arc;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Makes the value of a call from the outcomes of its items.
@@ -30,6 +33,8 @@ pub struct AsyncResult<R> {
     engine: Arc<Engine>,
     batch: Arc<Batch>,
     decode: Decode<R>,
+    /// Readable when the call is done, for those who wait on descriptors.
+    kick: OnceLock<Arc<Kick>>,
 }
 
 impl<R> fmt::Debug for AsyncResult<R> {
@@ -40,7 +45,7 @@ impl<R> fmt::Debug for AsyncResult<R> {
 
 impl<R> AsyncResult<R> {
     pub(super) fn new(engine: Arc<Engine>, batch: Arc<Batch>, decode: Decode<R>) -> Self {
-        Self { engine, batch, decode }
+        Self { engine, batch, decode, kick: OnceLock::new() }
     }
 
     /// Waits until the call is done.
@@ -91,6 +96,18 @@ impl<R> AsyncResult<R> {
             Kind::Timeout(Execution::Unknown),
             format!("the result did not come within {timeout:?}; the call goes on"),
         ))
+    }
+
+    /// A descriptor that is readable when the call is done.
+    pub(crate) fn ready_fd(&self) -> io::Result<BorrowedFd<'_>> {
+        if self.kick.get().is_none() {
+            let kick = Arc::new(Kick::new()?);
+            // Of several threads that come at once one has its kick used.
+            if self.kick.set(kick.clone()).is_ok() {
+                self.batch.when_done(Box::new(move || kick.kick()));
+            }
+        }
+        self.kick.get().map(|kick| kick.as_fd()).ok_or_else(|| io::ErrorKind::Other.into())
     }
 
     fn take(&self) -> Result<R> {

@@ -35,6 +35,14 @@ impl Bytes {
         }
     }
 
+    /// The bytes, in memory of their own.
+    pub(crate) fn into_vec(self) -> Vec<u8> {
+        match self {
+            Self::Inline(..) => self.as_slice().to_vec(),
+            Self::Heap(bytes) => bytes,
+        }
+    }
+
     /// The bytes.
     pub(crate) fn as_slice(&self) -> &[u8] {
         match self {

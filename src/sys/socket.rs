@@ -198,13 +198,18 @@ pub(crate) fn is_readable(fd: impl AsFd) -> io::Result<bool> {
 /// Waits until one of `fds` is readable (or hung up) and returns its index; `None` if the
 /// deadline passed first.
 pub(crate) fn wait_any(fds: &[BorrowedFd<'_>], deadline: Deadline) -> io::Result<Option<usize>> {
+    Ok(readable(fds, deadline)?.into_iter().position(|is_readable| is_readable))
+}
+
+/// Waits until some of `fds` are readable (or hung up), or the deadline; which of them are.
+pub(crate) fn readable(fds: &[BorrowedFd<'_>], deadline: Deadline) -> io::Result<Vec<bool>> {
     let mut polls: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     loop {
         let timeout = PollTimeout::try_from(deadline.poll_millis()).unwrap_or(PollTimeout::MAX);
         match poll(&mut polls, timeout) {
-            Ok(0) if deadline.passed() => return Ok(None),
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return Ok(polls.iter().position(|poll| poll.any().unwrap_or(true))),
+            Ok(0) if !deadline.passed() => {}
+            Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(polls.iter().map(|poll| poll.any().unwrap_or(true)).collect()),
             Err(error) => return Err(error.into()),
         }
     }

@@ -55,7 +55,7 @@ impl Post {
 
     /// Sends objects as the mail of this number; false while the socket is full. The caller has the
     /// put lock.
-    fn send(&self, number: u64, carried: &Carried) -> io::Result<bool> {
+    pub(crate) fn send(&self, number: u64, carried: &Carried) -> io::Result<bool> {
         let mut bytes = vec![MAIL];
         bytes.extend_from_slice(&number.to_ne_bytes());
         for uid in handles::numbers(carried) {
@@ -74,7 +74,7 @@ impl Post {
 
     /// The objects in the mail of this number. `None` if it is gone. Bells and mails of lower
     /// numbers are thrown away. The caller has the get lock.
-    fn receive(&self, number: u64) -> Option<Received> {
+    pub(crate) fn receive(&self, number: u64) -> Option<Received> {
         let mut buffer = Vec::new();
         loop {
             let found = match self.next()? {

@@ -32,6 +32,7 @@ pub(super) enum Content {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
     pub(super) number: u64,
+    pub(super) tag: u8,
     pub(super) len: u64,
     /// How many bytes of the generation have been used, with those of this item.
     pub(super) end: u64,
@@ -81,7 +82,7 @@ impl Line {
                     }
                 }
                 put(NAME, (self.number & NUMBERS) << 8 | IN_LINE_KIND);
-                put(LEN, self.len);
+                put(LEN, self.len << 8 | u64::from(self.tag));
                 put(END, self.end);
                 return;
             }
@@ -99,7 +100,7 @@ impl Line {
             }
         };
         put(NAME, (self.number & NUMBERS) << 8 | kind);
-        put(LEN, self.len);
+        put(LEN, self.len << 8 | u64::from(self.tag));
         put(END, self.end);
         put(MAIL, self.mail);
     }
@@ -110,7 +111,7 @@ impl Line {
         // Relaxed: published by the tail.
         let word = |offset: usize| segment.word64(at + offset).load(Ordering::Relaxed);
         let (number, kind) = name(segment, at);
-        let (len, end) = (word(LEN), word(END));
+        let (len, tag, end) = (word(LEN) >> 8, word(LEN) as u8, word(END));
         let place = || u32::try_from(word(PLACE)).ok();
         let content = match kind {
             IN_LINE_KIND => {
@@ -126,6 +127,6 @@ impl Line {
             _ => return None,
         };
         let mail = if kind == IN_LINE_KIND { 0 } else { word(MAIL) };
-        Some(Self { number, len, end, mail, content })
+        Some(Self { number, tag, len, end, mail, content })
     }
 }

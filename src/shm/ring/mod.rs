@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-pub(crate) use layout::{MAX_ITEM, SPARE};
+pub(crate) use layout::SPARE;
 
 /// How long to look before the first sleep.
 const LOOKING: Duration = Duration::from_micros(20);
@@ -70,6 +70,8 @@ pub(crate) enum Put {
     Full,
     /// The ring is closed.
     Closed,
+    /// Nobody is there to take it: [`Sending::is_over`].
+    Over,
 }
 
 /// What became of an attempt to take an item.
@@ -81,6 +83,8 @@ pub(crate) enum Got<M> {
     Empty,
     /// The ring is closed, and all has been taken.
     Closed,
+    /// All has been taken, and nobody is there to put more: [`Receiving::is_over`].
+    Over,
 }
 
 /// An item that was taken.
@@ -93,8 +97,20 @@ pub(crate) struct Taken<M> {
 
 /// What a producer does under the put lock.
 pub(crate) trait Sending {
+    /// Whether something goes beside the item.
+    fn has_mail(&self) -> bool {
+        true
+    }
     /// Sends what goes beside the item under this number; false while that is not possible.
     fn mail(&mut self, number: u64) -> io::Result<bool>;
+    /// What the consumer is to know of the item.
+    fn tag(&self) -> u8 {
+        0
+    }
+    /// Asked before each sleep: whether there is nobody to wait for.
+    fn is_over(&mut self) -> bool {
+        false
+    }
 }
 
 /// What a consumer does under the get lock, before it takes an item.
@@ -103,21 +119,39 @@ pub(crate) trait Receiving {
     /// What came under this number; `None` if it is not there any more. All lower numbers are
     /// needed no longer.
     fn mail(&mut self, number: u64) -> Option<Self::Mail>;
-    /// The item with this number is about to be taken; it was not, if this is called again or
-    /// nothing comes. An error leaves it where it is.
-    fn taking(&mut self, _number: u64) -> io::Result<()> {
+    /// This item is about to be taken; it was not, if this is called again or nothing comes. An
+    /// error leaves it where it is.
+    fn taking(&mut self, _item: Next) -> io::Result<()> {
         Ok(())
+    }
+    /// Asked before each sleep: whether there is nobody to wait for.
+    fn is_over(&mut self) -> bool {
+        false
     }
 }
 
-/// Nothing beside the items.
-#[derive(Debug)]
-pub(crate) struct Plain;
+/// The item at the head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Next {
+    pub(crate) number: u64,
+    pub(crate) tag: u8,
+    /// In bytes.
+    pub(crate) len: u64,
+}
 
-impl Receiving for Plain {
-    type Mail = ();
-    fn mail(&mut self, _: u64) -> Option<()> {
-        None
+/// How far the consumers were.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Progress(u64);
+
+impl Progress {
+    /// Whether the producers are to look whether anybody is there.
+    pub(crate) fn tells(self) -> bool {
+        self.0 & POLLED != 0
+    }
+
+    /// A word for comparison; never all ones.
+    pub(crate) fn word(self) -> u64 {
+        ends::position_of(self.0)
     }
 }
 
@@ -149,6 +183,30 @@ enum NotPlaced {
     /// There was no room while the head was this.
     NoRoom(u64),
     Closed,
+}
+
+/// What a wait for an item found.
+enum Found {
+    Item,
+    Nothing,
+    Closed,
+    Over,
+}
+
+/// What became of one try to put an item.
+enum Tried {
+    Done(Put),
+    /// There was no room while the head was this.
+    NoRoom(u64),
+}
+
+/// What became of a wait for an end to move on.
+enum Waited {
+    /// Look again.
+    Look,
+    TimedOut,
+    /// There is nobody to wait for.
+    Over,
 }
 
 /// A wait for an end to move on: some looks, then sleeps.
@@ -245,52 +303,60 @@ impl Ring {
         mut mail: Option<&mut dyn Sending>,
         deadline: Deadline,
     ) -> io::Result<Put> {
-        let len = parts[0].len() + parts[1].len();
         let mut wait = Wait::new(deadline);
         let mut place = None;
         loop {
-            let tail = self.tail().load(Ordering::Relaxed);
-            if tail & CLOSED != 0 {
-                return Ok(Put::Closed);
-            }
-            let full = self.limit_reached(Position::of(tail));
-            if let Some(head) = full {
-                if !self.wait_for_change(self.head(), head, &mut wait) {
-                    return Ok(Put::Full);
-                }
-                continue;
-            }
-            if len > MAX_INLINE && place.is_none() {
-                place = self.places().fill(parts)?;
-                if place.is_none() {
-                    let head = self.head().load(Ordering::Relaxed);
-                    if !self.wait_for_change(self.head(), head, &mut wait) {
-                        return Ok(Put::Full);
-                    }
-                    continue;
-                }
-            }
-            let Some(turn) = self.turn(layout::PUT_LOCK, deadline) else {
-                return Ok(Put::Full);
+            let head = match self.try_put(parts, &mut place, &mut mail, deadline)? {
+                Tried::Done(put) => return Ok(put),
+                Tried::NoRoom(head) => head,
             };
-            let placed = self.place(parts, place.as_ref(), &mut mail)?;
-            drop(turn);
-            match placed {
-                Ok(moved) => {
-                    if let Some(place) = place {
-                        place.leave();
-                    }
-                    ends::wake(self.tail(), moved);
-                    return Ok(Put::Done { rings: moved.rings() });
-                }
-                Err(NotPlaced::Closed) => return Ok(Put::Closed),
-                Err(NotPlaced::NoRoom(head)) => {
-                    if !self.wait_for_change(self.head(), head, &mut wait) {
-                        return Ok(Put::Full);
-                    }
-                }
+            let is_over = || mail.as_mut().is_some_and(|sending| sending.is_over());
+            match self.wait_for_change(self.head(), head, &mut wait, is_over) {
+                Waited::Look => {}
+                Waited::TimedOut => return Ok(Put::Full),
+                Waited::Over => return Ok(Put::Over),
             }
         }
+    }
+
+    /// Puts an item if there is room; a large one has its place then, or soon.
+    fn try_put<'a>(
+        &'a self,
+        parts: [&[u8]; 2],
+        place: &mut Option<Place<'a>>,
+        mail: &mut Option<&mut dyn Sending>,
+        deadline: Deadline,
+    ) -> io::Result<Tried> {
+        let tail = self.tail().load(Ordering::Relaxed);
+        if tail & CLOSED != 0 {
+            return Ok(Tried::Done(Put::Closed));
+        }
+        if let Some(head) = self.limit_reached(Position::of(tail)) {
+            return Ok(Tried::NoRoom(head));
+        }
+        if place.is_none() && parts[0].len() + parts[1].len() > MAX_INLINE {
+            let head = self.head().load(Ordering::Relaxed);
+            *place = self.places().fill(parts)?;
+            if place.is_none() {
+                return Ok(Tried::NoRoom(head));
+            }
+        }
+        let Some(turn) = self.turn(layout::PUT_LOCK, deadline) else {
+            return Ok(Tried::Done(Put::Full));
+        };
+        let placed = self.place(parts, place.as_ref(), mail)?;
+        drop(turn);
+        Ok(match placed {
+            Ok(moved) => {
+                if let Some(place) = place.take() {
+                    place.leave();
+                }
+                ends::wake(self.tail(), moved);
+                Tried::Done(Put::Done { rings: moved.rings() })
+            }
+            Err(NotPlaced::Closed) => Tried::Done(Put::Closed),
+            Err(NotPlaced::NoRoom(head)) => Tried::NoRoom(head),
+        })
     }
 
     /// The head, if no more items are allowed in.
@@ -332,6 +398,8 @@ impl Ring {
         }
         let len = parts[0].len() + parts[1].len();
         let inline = if spilled.is_some() { 0 } else { len };
+        let tag = mail.as_ref().map_or(0, |sending| sending.tag());
+        let mail = mail.as_mut().filter(|sending| sending.has_mail());
         let spot = match self.find_room(tail, inline, mail.is_some())? {
             Ok(spot) => spot,
             Err(head) => return Ok(Err(NotPlaced::NoRoom(head))),
@@ -356,7 +424,8 @@ impl Ring {
             }
             None => spot.fill(parts),
         };
-        let line = Line { number: spot.at.number, len: len as u64, end: spot.end, mail, content };
+        let line =
+            Line { number: spot.at.number, tag, len: len as u64, end: spot.end, mail, content };
         line.write(spot.segment, spot.generation().line(spot.at.number));
         match ends::advance(self.tail(), spot.at.next()) {
             Some(moved) => Ok(Ok(moved)),
@@ -417,6 +486,7 @@ impl Ring {
         let here = self.segment(tail.generation)?;
         let mark = Line {
             number: tail.number,
+            tag: 0,
             len: 0,
             end: 0,
             mail: 0,
@@ -493,18 +563,11 @@ impl Ring {
     ) -> io::Result<Got<R::Mail>> {
         let mut wait = Wait::new(deadline);
         loop {
-            let head = self.head().load(Ordering::Relaxed);
-            if head & CLOSED != 0 {
-                return Ok(Got::Closed);
-            }
-            if let Some(tail) = self.nothing_after(head) {
-                if tail & CLOSED != 0 && same_number(head, tail) {
-                    return Ok(Got::Closed);
-                }
-                if !self.wait_for_change(self.tail(), tail, &mut wait) {
-                    return Ok(Got::Empty);
-                }
-                continue;
+            match self.wait_for_item(&mut wait, || receiving.is_over()) {
+                Found::Item => {}
+                Found::Nothing => return Ok(Got::Empty),
+                Found::Closed => return Ok(Got::Closed),
+                Found::Over => return Ok(Got::Over),
             }
             let Some(turn) = self.turn(layout::GET_LOCK, deadline) else {
                 return Ok(Got::Empty);
@@ -513,6 +576,41 @@ impl Ring {
                 Some(taken) => return Ok(Got::Item(taken)),
                 None if deadline.passed() && self.is_empty() => return Ok(Got::Empty),
                 None => {}
+            }
+        }
+    }
+
+    /// Waits until there is an item, or the end of all items, until the deadline; whether it came.
+    pub(crate) fn wait_until_readable(
+        &self,
+        is_over: impl FnMut() -> bool,
+        deadline: Deadline,
+    ) -> bool {
+        !matches!(self.wait_for_item(&mut Wait::new(deadline), is_over), Found::Nothing)
+    }
+
+    #[inline]
+    fn wait_for_item(&self, wait: &mut Wait, mut is_over: impl FnMut() -> bool) -> Found {
+        let mut over = false;
+        loop {
+            let head = self.head().load(Ordering::Relaxed);
+            if head & CLOSED != 0 {
+                return Found::Closed;
+            }
+            let Some(tail) = self.nothing_after(head) else {
+                return Found::Item;
+            };
+            if tail & CLOSED != 0 && same_number(head, tail) {
+                return Found::Closed;
+            }
+            // What was put before the last producer went has been looked for after it had gone.
+            if over {
+                return Found::Over;
+            }
+            match self.wait_for_change(self.tail(), tail, wait, &mut is_over) {
+                Waited::Look => {}
+                Waited::TimedOut => return Found::Nothing,
+                Waited::Over => over = true,
             }
         }
     }
@@ -549,10 +647,14 @@ impl Ring {
             Some(line) if line.number == at.number => line,
             _ => return damaged(),
         };
+        if let Content::Moved(next) = line.content {
+            return self.follow(at, next);
+        }
+        receiving.taking(Next { number: at.number, tag: line.tag, len: line.len })?;
         let mut place = None;
         let mut bytes = Bytes::from(&[][..]);
         match line.content {
-            Content::Moved(next) => return self.follow(at, next),
+            Content::Moved(_) => {}
             Content::Line(inline) => {
                 bytes = Bytes::from(&inline[..(line.len as usize).min(MAX_IN_LINE)]);
             }
@@ -571,7 +673,6 @@ impl Ring {
                 mail => mail,
             },
         };
-        receiving.taking(at.number)?;
         let Some(moved) = ends::advance(self.head(), at.next()) else {
             return Ok(None);
         };
@@ -630,21 +731,35 @@ impl Ring {
         Some(turn)
     }
 
-    /// Waits until the end is not as it was `seen`; false if the deadline has passed.
+    /// Waits until the end is not as it was `seen`.
     #[cold]
-    fn wait_for_change(&self, end: &AtomicU64, seen: u64, wait: &mut Wait) -> bool {
-        if wait.deadline.passed() {
-            return false;
-        }
-        while wait.spin.again() {
-            if end.load(Ordering::Relaxed) != seen {
-                return true;
+    fn wait_for_change(
+        &self,
+        end: &AtomicU64,
+        seen: u64,
+        wait: &mut Wait,
+        mut is_over: impl FnMut() -> bool,
+    ) -> Waited {
+        if !wait.deadline.passed() {
+            while wait.spin.again() {
+                if end.load(Ordering::Relaxed) != seen {
+                    return Waited::Look;
+                }
             }
+        }
+        if is_over() {
+            return Waited::Over;
+        }
+        if wait.nap.is_over() {
+            return Waited::TimedOut;
         }
         if ends::sleep(end, seen, &mut wait.nap) {
             self.look_for_dead(Look::Close);
         }
-        !wait.nap.is_over() || end.load(Ordering::Relaxed) != seen
+        match wait.nap.is_over() && end.load(Ordering::Relaxed) == seen {
+            true => Waited::TimedOut,
+            false => Waited::Look,
+        }
     }
 
     /// Gives up places of dead processes.
@@ -667,11 +782,6 @@ impl Ring {
     /// Whether there is no item.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Whether an item would have to wait.
-    pub(crate) fn is_full(&self) -> bool {
-        matches!(self.room, Room::Items(limit) if self.len() >= limit)
     }
 
     /// Nothing can be put any more. What is there can be taken. Whether to ring the bell.
@@ -705,6 +815,24 @@ impl Ring {
             & CLOSED
             != 0;
         closed || !self.is_empty()
+    }
+
+    /// Does something while no consumer takes an item; false if that is not possible soon.
+    pub(crate) fn as_consumer(&self, run: impl FnOnce()) -> bool {
+        let turn = self.turn(layout::GET_LOCK, Deadline::after(Duration::ZERO));
+        turn.map(|_turn| run()).is_some()
+    }
+
+    /// How far the consumers are: another one whenever they have taken something.
+    #[inline]
+    pub(crate) fn progress(&self) -> Progress {
+        // Relaxed: it is only compared.
+        Progress(self.head().load(Ordering::Relaxed))
+    }
+
+    /// Producers are to look whether anybody is there, when they next put an item.
+    pub(crate) fn tell_producers(&self) {
+        ends::mark(self.head(), POLLED);
     }
 
     /// Whoever puts the next item is to ring the bell.

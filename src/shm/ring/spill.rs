@@ -66,10 +66,15 @@ impl<'a> Places<'a> {
     /// # Errors
     /// If there is no memory for them.
     pub(super) fn fill(self, parts: [&[u8]; 2]) -> io::Result<Option<Place<'a>>> {
+        let len = parts[0].len() + parts[1].len();
+        if len > MAX_ITEM {
+            let what = format!("{len} bytes are too many for one item: {MAX_ITEM} are the most");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+        }
         let Some(seat) = self.seats.claim(owner::me(), 0) else {
             return Ok(None);
         };
-        let place = Place { places: self, seat, len: parts[0].len() + parts[1].len() };
+        let place = Place { places: self, seat, len };
         let (fd, at) = (self.memory.object().fd(), layout::spill_at(seat));
         memfd::reserve(fd, at, place.len)?;
         memfd::write_at(fd, at, parts[0])?;

@@ -149,7 +149,7 @@ mod tests {
 
     /// The block of the item with this number.
     fn place(number: u64) -> Place {
-        Place::of((1 << 14) + 64 * number | 6).expect("a place").expect("one")
+        Place::of(((1 << 14) + 64 * number) | 6).expect("a place").expect("one")
     }
 
     /// A store of numbers, and the value of each item.

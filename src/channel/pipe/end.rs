@@ -1,0 +1,338 @@
+//! An end of a pipe, whatever its messages are.
+
+use crate::channel::line;
+use crate::error::Kind;
+use crate::shm::bytes::Bytes;
+use crate::shm::memory;
+use crate::shm::object::Object;
+use crate::shm::ring::{Got, Next, Progress, Put, Receiving, Ring, Room, SPARE, Sending};
+use crate::sys::clock::Deadline;
+use crate::wire::handles::{Carried, Received};
+use crate::wire::post::Post;
+use crate::wire::travel::Handle;
+use crate::{Error, Execution, Result};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+const KIND: memory::Kind = memory::Kind::new("multiproc-pipe");
+/// The word of a ring's memory that tells pipes of different messages apart.
+const SHAPE: usize = SPARE;
+
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// An encoded value.
+    Value,
+    /// Bytes as they are.
+    Raw,
+}
+
+impl What {
+    const RAW: u8 = 1;
+
+    fn tag(self) -> u8 {
+        if self == Self::Raw { Self::RAW } else { 0 }
+    }
+}
+
+/// One end: the ring that it writes to, the ring that it reads, or both, and its end of the socket
+/// between the two sides.
+///
+/// As long as any process has a descriptor of the socket's other end, or one is on its way to
+/// somewhere, there is another side. The kernel counts, so it does not matter how a process ends.
+#[derive(Debug)]
+pub(super) struct End {
+    outward: Option<Ring>,
+    inward: Option<Ring>,
+    /// There until the end is dropped.
+    post: Option<Post>,
+    watch: Watch,
+}
+
+/// When the writing side last looked whether the other side is there.
+#[derive(Debug)]
+struct Watch {
+    /// How far the readers were then; all ones before the first look.
+    progress: AtomicU64,
+    /// In microseconds since `start`.
+    looked: AtomicU64,
+    start: Instant,
+}
+
+/// How long a look is good, in microseconds, while the readers take nothing.
+const FRESH: u64 = 20;
+
+impl Watch {
+    fn new() -> Self {
+        Self {
+            progress: AtomicU64::new(u64::MAX),
+            looked: AtomicU64::new(0),
+            start: Instant::now(),
+        }
+    }
+
+    /// Whether to look now: if the reader says so, and if it has taken nothing for a while. If it has
+    /// just taken something it was there a moment ago, which is as much as a look would tell.
+    #[inline]
+    fn is_due(&self, progress: Progress) -> bool {
+        // Relaxed: a wrong answer is a look too many, or one message later.
+        let before = self.progress.swap(progress.word(), Ordering::Relaxed);
+        if progress.tells() || before == u64::MAX {
+            return true;
+        }
+        if before != progress.word() {
+            return false;
+        }
+        let now = self.start.elapsed().as_micros() as u64;
+        let is_due = now.saturating_sub(self.looked.load(Ordering::Relaxed)) > FRESH;
+        if is_due {
+            self.looked.store(now, Ordering::Relaxed);
+        }
+        is_due
+    }
+
+    /// The next look is due at once.
+    fn look_again(&self) {
+        self.progress.store(u64::MAX, Ordering::Relaxed);
+    }
+}
+
+/// A ring for one direction of a pipe.
+pub(super) fn ring(shape: u64) -> io::Result<Ring> {
+    let ring = Ring::create(KIND, Room::Bytes)?;
+    // Relaxed: nobody else has it yet.
+    ring.memory().word(SHAPE).store(shape, Ordering::Relaxed);
+    Ok(ring)
+}
+
+fn open(Handle(object): Handle, shape: u64) -> io::Result<Ring> {
+    let ring = Ring::open(object, KIND)?;
+    // Relaxed: written before it was sent.
+    match ring.memory().word(SHAPE).load(Ordering::Relaxed) == shape {
+        true => Ok(ring),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "a pipe of other messages")),
+    }
+}
+
+impl End {
+    pub(super) fn new(outward: Option<Ring>, inward: Option<Ring>, post: Post) -> Arc<Self> {
+        Arc::new(Self { outward, inward, post: Some(post), watch: Watch::new() })
+    }
+
+    fn post(&self) -> Result<&Post> {
+        self.post.as_ref().ok_or_else(|| Error::invalid("an end of a pipe that was dropped"))
+    }
+
+    fn outward(&self) -> Result<&Ring> {
+        self.outward.as_ref().ok_or_else(|| Error::invalid("an end of a pipe that only reads"))
+    }
+
+    fn inward(&self) -> Result<&Ring> {
+        self.inward.as_ref().ok_or_else(|| Error::invalid("an end of a pipe that only writes"))
+    }
+
+    /// Sends a message, waiting for room until the deadline; false if there was none.
+    #[inline]
+    pub(super) fn send(
+        &self,
+        parts: [&[u8]; 2],
+        what: What,
+        carried: &Carried,
+        deadline: Deadline,
+    ) -> Result<bool> {
+        let (ring, post) = (self.outward()?, self.post()?);
+        if self.watch.is_due(ring.progress()) && post.is_hung_up() {
+            self.watch.look_again();
+            return Err(nobody_reads());
+        }
+        let mut out = Out { post, carried, tag: what.tag() };
+        let sending: Option<&mut dyn Sending> = Some(&mut out);
+        match ring.put(parts, sending, deadline) {
+            Ok(Put::Done { rings }) => {
+                if rings {
+                    post.ring();
+                }
+                Ok(true)
+            }
+            Ok(Put::Full) => Ok(false),
+            Ok(Put::Closed | Put::Over) => Err(nobody_reads()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(nobody_reads()),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                Err(Error::new(Kind::TooLarge, "the message was not sent").with_source(error))
+            }
+            Err(error) => Err(Error::memory("the message was not sent", error)),
+        }
+    }
+
+    /// Receives a message of this kind, and of so many bytes at most, waiting for it until the
+    /// deadline. What is not as wanted is left there.
+    #[inline]
+    pub(super) fn recv(
+        &self,
+        what: What,
+        max: usize,
+        deadline: Deadline,
+    ) -> Result<Option<(Bytes, Received)>> {
+        let (ring, post) = (self.inward()?, self.post()?);
+        let mut inn = In { post, what, max, refusal: None };
+        match ring.get(&mut inn, deadline) {
+            Ok(Got::Item(taken)) => Ok(Some((taken.bytes, taken.mail.unwrap_or_default()))),
+            Ok(Got::Empty) => Ok(None),
+            Ok(Got::Closed | Got::Over) => Err(end_of_file()),
+            Err(error) => {
+                Err(inn.refusal.unwrap_or_else(|| Error::memory("no message was received", error)))
+            }
+        }
+    }
+
+    /// Whether a `recv` would have something to say at once, or has before the deadline.
+    pub(super) fn poll(&self, deadline: Deadline) -> Result<bool> {
+        let (ring, post) = (self.inward()?, self.post()?);
+        Ok(ring.wait_until_readable(|| post.is_hung_up(), deadline))
+    }
+
+    /// Whether the other side is gone, in every process.
+    pub(super) fn is_alone(&self) -> bool {
+        self.post.as_ref().is_none_or(Post::is_hung_up)
+    }
+
+    /// How many messages are on the way to this end.
+    pub(super) fn len(&self) -> usize {
+        self.inward.as_ref().map_or(0, |ring| line::number(ring.len()))
+    }
+
+    /// The ring that is read, and the socket, for those who wait on descriptors.
+    pub(super) fn readable(&self) -> Result<(&Ring, &Post)> {
+        Ok((self.inward()?, self.post()?))
+    }
+
+    /// The parts as they travel.
+    fn handles(&self) -> (Option<Handle>, Option<Handle>, Option<Handle>) {
+        let of = |object: &Arc<Object>| Handle(object.clone());
+        (
+            self.outward.as_ref().map(|ring| of(ring.object())),
+            self.inward.as_ref().map(|ring| of(ring.object())),
+            self.post.as_ref().map(|post| of(post.object())),
+        )
+    }
+
+    pub(super) fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.handles().serialize(serializer)
+    }
+
+    /// The end that came; the shapes are those of the directions that it must have.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+        outward: Option<u64>,
+        inward: Option<u64>,
+    ) -> Result<Arc<Self>, D::Error> {
+        type Parts = (Option<Handle>, Option<Handle>, Option<Handle>);
+        let (out, inn, post): Parts = Deserialize::deserialize(from)?;
+        let ring = |handle: Option<Handle>, shape: Option<u64>| match (handle, shape) {
+            (None, None) => Ok(None),
+            (Some(handle), Some(shape)) => open(handle, shape).map(Some),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        };
+        let refuse = || {
+            crate::wire::handles::refuse_decoding(
+                "what came is no such end of a pipe, or one of other messages",
+            )
+        };
+        let (out, inn) = (ring(out, outward), ring(inn, inward));
+        match (out, inn, post) {
+            (Ok(out), Ok(inn), Some(Handle(post))) => Ok(Self::new(out, inn, Post::open(post))),
+            _ => Err(refuse()),
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // First the socket, then the news: whoever is woken finds that it is closed.
+        drop(self.post.take());
+        if let Some(ring) = &self.outward {
+            ring.wake_all();
+        }
+        if let Some(ring) = &self.inward {
+            ring.tell_producers();
+            ring.wake_all();
+        }
+    }
+}
+
+#[cold]
+fn nobody_reads() -> Error {
+    Error::new(Kind::Closed, "the reading end of the pipe is gone: nothing was sent")
+}
+
+#[cold]
+fn end_of_file() -> Error {
+    let what = "the writing end of the pipe is gone, and everything that it sent has been received";
+    Error::new(Kind::EndOfFile, what)
+}
+
+/// A message on its way out.
+struct Out<'a> {
+    post: &'a Post,
+    carried: &'a Carried,
+    tag: u8,
+}
+
+impl Sending for Out<'_> {
+    fn has_mail(&self) -> bool {
+        !self.carried.is_empty()
+    }
+
+    fn mail(&mut self, number: u64) -> io::Result<bool> {
+        self.post.send(number, self.carried)
+    }
+
+    fn tag(&self) -> u8 {
+        self.tag
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.post.is_hung_up()
+    }
+}
+
+/// A message on its way in.
+struct In<'a> {
+    post: &'a Post,
+    what: What,
+    max: usize,
+    refusal: Option<Error>,
+}
+
+impl Receiving for In<'_> {
+    type Mail = Received;
+
+    fn mail(&mut self, number: u64) -> Option<Received> {
+        self.post.receive(number)
+    }
+
+    fn taking(&mut self, next: Next) -> io::Result<()> {
+        let refusal = if next.tag != self.what.tag() {
+            let what = match self.what {
+                What::Value => "the next message is raw bytes: receive it with recv_bytes",
+                What::Raw => "the next message is a value: receive it with recv",
+            };
+            Error::new(Kind::Decode(Execution::Failed), what)
+        } else if next.len > self.max as u64 {
+            let (len, max) = (next.len, self.max);
+            let what = format!("the next message has {len} bytes, and {max} are the maximum here");
+            Error::new(Kind::TooLarge, what)
+        } else {
+            return Ok(());
+        };
+        self.refusal = Some(refusal);
+        Err(io::ErrorKind::InvalidInput.into())
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.post.is_hung_up()
+    }
+}

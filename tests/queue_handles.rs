@@ -1,0 +1,259 @@
+//! Items that name shared objects: their descriptors travel beside them.
+
+mod common;
+
+use common::sync::{finish, finish_all, in_time, kill, start};
+use common::{PATIENCE, wait_until, watchdog};
+use multiproc::{
+    Event, FrozenVec, JoinableQueue, Latch, Mutex, Queue, SharedVec, SimpleQueue, Value,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// A question, with the address for the answer.
+#[derive(Serialize, Deserialize)]
+struct Question {
+    number: u64,
+    answer: Queue<u64>,
+}
+
+#[test]
+fn a_queue_in_an_item_is_the_address_for_the_answer() {
+    watchdog();
+    let questions = Queue::<Question>::bounded(10).unwrap();
+    let answer = |questions: Queue<Question>| {
+        for question in questions.iter().map(|question| question.expect("a question")) {
+            question.answer.put(question.number * 2).expect("it is open");
+        }
+    };
+    let ask = |questions: Queue<Question>, first: u64| {
+        let answer = Queue::new().expect("memory");
+        (first..first + 100).all(|number| {
+            questions.put(Question { number, answer: answer.clone() }).expect("it is open");
+            answer.get().expect("an answer") == number * 2
+        })
+    };
+    let server = start(answer, (questions.clone(),));
+    let clients = [0, 1000, 2000].map(|first| start(ask, (questions.clone(), first)));
+    assert_eq!(clients.map(finish), [true; 3]);
+    questions.close();
+    finish(server);
+}
+
+#[test]
+fn an_item_names_several_objects_and_the_same_one_more_than_once() {
+    watchdog();
+    type Item = (Mutex<u64>, Vec<Value<u32>>, Mutex<u64>, FrozenVec<u64>, SimpleQueue<String>);
+    let queue = JoinableQueue::<Item>::new().unwrap();
+    let work = |queue: JoinableQueue<Item>| {
+        for item in &queue {
+            let (mutex, values, again, vector, back) = item.expect("an item");
+            *mutex.lock().expect("nobody dies") += vector.iter().sum::<u64>();
+            *again.lock().expect("nobody dies") += 1;
+            values.iter().for_each(|value| *value.lock().expect("nobody dies") += 1);
+            back.put("done".to_owned()).expect("it is open");
+            queue.task_done().expect("it was taken");
+        }
+    };
+    let worker = start(work, (queue.clone(),));
+    let mutex = Mutex::new(0).unwrap();
+    let values: Vec<_> = (0..20).map(|number| Value::new(number).unwrap()).collect();
+    let vector = SharedVec::from_slice(&[1_u64, 2, 3]).unwrap().freeze().unwrap();
+    let back = SimpleQueue::new().unwrap();
+    for _ in 0..10 {
+        let item = (mutex.clone(), values.clone(), mutex.clone(), vector.clone(), back.clone());
+        queue.put(item).unwrap();
+    }
+    queue.join_timeout(PATIENCE).unwrap();
+    assert_eq!(*mutex.lock().unwrap(), 70);
+    let sums = values.iter().map(|value| *value.lock().unwrap());
+    assert!(sums.enumerate().all(|(number, value)| value == number as u32 + 10));
+    assert_eq!(in_time(|| back.get()).unwrap(), "done");
+    queue.close();
+    finish(worker);
+}
+
+#[test]
+fn an_object_lives_in_a_queue_when_whoever_put_it_is_gone() {
+    watchdog();
+    let queue = Queue::<Mutex<u64>>::new().unwrap();
+    let put = |queue: Queue<Mutex<u64>>| {
+        (1..=5).for_each(|number| queue.put(Mutex::new(number).expect("memory")).expect("open"));
+        std::process::abort();
+    };
+    let mut process = start::<_, _, ()>(put, (queue.clone(),));
+    assert!(process.join_timeout(PATIENCE).is_err());
+    for number in 1..=5 {
+        assert_eq!(*in_time(|| queue.get()).unwrap().lock().unwrap(), number);
+    }
+}
+
+#[test]
+fn small_items_and_large_ones_with_objects_and_without_keep_their_order() {
+    watchdog();
+    type Item = (u32, Option<Value<u32>>, String);
+    let queue = Queue::<Item>::bounded(7).unwrap();
+    let put = |queue: Queue<Item>| {
+        for number in 0..400_u32 {
+            let value = (number % 3 == 0).then(|| Value::new(number).expect("memory"));
+            let text = "x".repeat([0, 100, 200_000][number as usize % 7 % 3]);
+            queue.put((number, value, text)).expect("it is open");
+        }
+        queue.close();
+    };
+    let producer = start(put, (queue.clone(),));
+    let mut count = 0;
+    for item in &queue {
+        let (number, value, text) = item.unwrap();
+        assert_eq!((number, text.len()), (count, [0, 100, 200_000][number as usize % 7 % 3]));
+        assert_eq!(value.map(|value| value.get().unwrap()), (number % 3 == 0).then_some(number));
+        count += 1;
+    }
+    finish(producer);
+    assert_eq!(count, 400);
+}
+
+#[test]
+fn a_queue_with_as_many_objects_as_the_kernel_carries_counts_as_full() {
+    watchdog();
+    let queue = Queue::<Value<u32>>::new().unwrap();
+    let mut count = 0;
+    while queue.try_put(Value::new(count).unwrap()).unwrap() {
+        count += 1;
+        assert!(count < 100_000, "there is a limit somewhere");
+    }
+    assert!(count >= 50, "{count}");
+    let value = Value::new(count).unwrap();
+    let error = queue.put_timeout(&value, Duration::from_millis(5)).expect_err("it is full");
+    assert!(error.is_timeout());
+    let take = |queue: Queue<Value<u32>>| {
+        queue
+            .iter()
+            .map(|value| value.and_then(|value| Ok(value.get()?)).expect("a number"))
+            .collect()
+    };
+    let taker = start::<_, _, Vec<u32>>(take, (queue.clone(),));
+    in_time(|| queue.put(value)).unwrap();
+    queue.close();
+    assert!(finish(taker).into_iter().eq(0..=count));
+}
+
+#[test]
+fn a_process_with_too_many_open_files_loses_that_item_and_no_other() {
+    watchdog();
+    let queue = Queue::<Value<u32>>::new().unwrap();
+    (0..3).for_each(|number| queue.put(Value::new(number).unwrap()).unwrap());
+    let take = |queue: Queue<Value<u32>>| {
+        let files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+        let error = queue.get().expect_err("no descriptor is left");
+        drop(files);
+        (error.is_decode(), error.to_string(), queue.get().is_ok())
+    };
+    let limited = move |queue: Queue<Value<u32>>| {
+        let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
+        // SAFETY: the pointer is to a live structure.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+        take(queue)
+    };
+    let (is_decode, text, next) = finish(start(limited, (queue.clone(),)));
+    assert!(is_decode && next, "{text}");
+    assert!(text.contains("open files"), "{text}");
+    assert_eq!(queue.get().unwrap().get().unwrap(), 2);
+}
+
+#[test]
+fn descriptors_of_items_are_closed_again() {
+    watchdog();
+    let queue = Queue::<(Value<u32>, Queue<u8>)>::new().unwrap();
+    let take = |queue: Queue<(Value<u32>, Queue<u8>)>| {
+        let count = || std::fs::read_dir("/proc/self/fd").expect("fd").count();
+        let mut counts = HashSet::new();
+        for item in &queue {
+            drop(item.expect("an item"));
+            counts.insert(count());
+        }
+        counts.len()
+    };
+    let taker = start(take, (queue.clone(),));
+    for number in 0..300 {
+        queue.put((Value::new(number).unwrap(), Queue::new().unwrap())).unwrap();
+    }
+    queue.close();
+    assert_eq!(finish(taker), 1, "always as many are open");
+}
+
+#[test]
+fn a_queue_may_be_put_into_itself() {
+    watchdog();
+    #[derive(Serialize, Deserialize, Clone)]
+    struct Knot(Option<Queue<Knot>>);
+    let queue = Queue::<Knot>::new().unwrap();
+    queue.put(Knot(Some(queue.clone()))).unwrap();
+    let untie = |queue: Queue<Knot>| {
+        let inner = queue.get().expect("a knot").0.expect("with a queue");
+        inner.put(Knot(None)).expect("it is open");
+    };
+    finish(start(untie, (queue.clone(),)));
+    assert!(queue.get().unwrap().0.is_none());
+    queue.put(Knot(Some(queue.clone()))).unwrap();
+}
+
+#[test]
+fn producers_and_consumers_of_objects_that_are_killed_tear_nothing() {
+    watchdog();
+    const KILLS: usize = 60;
+    type Item = (u64, Value<u64>);
+    let (queue, seen) = (Queue::<Item>::bounded(20).unwrap(), Queue::<u64>::new().unwrap());
+    let produce = |queue: Queue<Item>, first: u64, stop: Event| {
+        for number in first.. {
+            let value = Value::new(number).expect("memory");
+            if stop.is_set() || queue.put((number, value)).is_err() {
+                return;
+            }
+        }
+    };
+    let consume = |queue: Queue<Item>, seen: Queue<u64>| {
+        for item in &queue {
+            let (number, value) = item.expect("whole");
+            assert_eq!(value.get().expect("nobody dies with it"), number, "another's object");
+            seen.put(number).expect("it is open");
+        }
+    };
+    let stop = Event::new().unwrap();
+    let mut first = 0;
+    let mut producer = || {
+        first += 1 << 32;
+        start(produce, (queue.clone(), first, stop.clone()))
+    };
+    let consumer = || start(consume, (queue.clone(), seen.clone()));
+    let (mut producers, mut consumers) = ([producer(), producer()], [consumer(), consumer()]);
+    for round in 0..KILLS {
+        let before = seen.len();
+        wait_until("some came", || seen.len() > before + round % 7);
+        kill(std::mem::replace(&mut producers[round % 2], producer()));
+        kill(std::mem::replace(&mut consumers[round / 2 % 2], consumer()));
+    }
+    stop.set();
+    finish_all(producers);
+    queue.close();
+    finish_all(consumers);
+    seen.close();
+    let numbers: Vec<u64> = seen.iter().map(Result::unwrap).collect();
+    assert_eq!(numbers.iter().collect::<HashSet<_>>().len(), numbers.len(), "an item came twice");
+    let stats = queue.stats();
+    assert_eq!(stats.put, stats.taken + stats.lost + stats.len, "{stats:?}");
+    assert!(stats.put - numbers.len() as u64 <= KILLS as u64, "{stats:?}");
+}
+
+#[test]
+fn a_latch_in_an_item_tells_who_put_it_that_it_arrived() {
+    watchdog();
+    let queue = Queue::<Latch>::new().unwrap();
+    let take = |queue: Queue<Latch>| queue.get().expect("a latch").count_down().is_ok();
+    let latch = Latch::new(1).unwrap();
+    queue.put(&latch).unwrap();
+    let taker = start(take, (queue,));
+    in_time(|| latch.wait_timeout(PATIENCE)).unwrap();
+    assert!(finish(taker));
+}

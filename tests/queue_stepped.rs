@@ -1,0 +1,228 @@
+//! A process is killed in the middle of a call on a queue, at one instruction after the other: it is
+//! traced, goes step by step, and gets no further. Others go on as if it had made its call or had
+//! not.
+
+mod common;
+
+use common::{PATIENCE, isolated};
+use multiproc::{JoinableQueue, LifoQueue, PriorityQueue, Queue, QueueStats};
+use std::process::ExitCode;
+use std::time::Duration;
+
+fn main() -> ExitCode {
+    isolated::main(
+        cases![
+            a_queue_outlives_who_puts,
+            a_queue_outlives_who_takes,
+            a_joinable_queue_outlives_who_takes,
+            a_priority_queue_outlives_who_puts,
+            a_priority_queue_outlives_who_takes,
+            a_lifo_queue_outlives_who_puts_and_who_takes,
+        ],
+        &[],
+    )
+}
+
+/// At how many instructions of a call a process is killed.
+const KILLS: u64 = 25;
+/// How far into a call. What comes later of a long one is the copy of its bytes.
+const FAR: u64 = 15_000;
+
+/// A child of this process that is traced, and stands before its call.
+struct Traced(i32);
+
+/// What became of a traced child.
+#[derive(PartialEq)]
+enum Step {
+    Stopped,
+    Exited,
+}
+
+impl Traced {
+    /// Forks a child that will run `act` and exit.
+    fn fork(act: &dyn Fn()) -> Self {
+        // SAFETY: this program has one thread.
+        match unsafe { libc::fork() } {
+            // SAFETY: the child asks to be traced and stops; what it runs is safe code. It leaves
+            // without running anybody's exit handlers.
+            0 => unsafe {
+                libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
+                libc::raise(libc::SIGSTOP);
+                act();
+                libc::_exit(0)
+            },
+            pid => {
+                assert!(pid > 0, "fork");
+                let child = Self(pid);
+                assert!(child.wait() == Step::Stopped, "it stands before its call");
+                child
+            }
+        }
+    }
+
+    fn wait(&self) -> Step {
+        let mut status = 0;
+        // SAFETY: the child is this process's own; the status is a live word.
+        assert_eq!(unsafe { libc::waitpid(self.0, &raw mut status, 0) }, self.0);
+        if libc::WIFSTOPPED(status) { Step::Stopped } else { Step::Exited }
+    }
+
+    /// Lets the child execute one instruction.
+    fn step(&self) -> Step {
+        // SAFETY: the child is stopped, and traced by this thread.
+        let result = unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, self.0, 0, 0) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        self.wait()
+    }
+
+    fn kill(self) {
+        // SAFETY: the child has not been waited for, so the number is its own.
+        unsafe { libc::kill(self.0, libc::SIGKILL) };
+        while self.wait() != Step::Exited {}
+    }
+}
+
+/// Kills processes that run `act` at instructions spread over the whole of it; `check` looks after
+/// each what is left.
+fn at_many_instructions(act: &dyn Fn(), mut check: impl FnMut()) {
+    let whole = Traced::fork(act);
+    let mut steps = 1;
+    while steps < FAR && whole.step() == Step::Stopped {
+        steps += 1;
+    }
+    if steps == FAR {
+        whole.kill();
+    }
+    check();
+    for kill in 0..KILLS {
+        // Not the same ones each time that the test runs.
+        let offset = u64::from(std::process::id()) * 7919 % (steps / KILLS).max(1);
+        let child = Traced::fork(act);
+        let last = steps * kill / KILLS + offset;
+        let ended = (0..last).any(|_| child.step() == Step::Exited);
+        if !ended {
+            child.kill();
+        }
+        check();
+    }
+}
+
+fn balanced(stats: QueueStats) {
+    assert_eq!(stats.put, stats.taken + stats.lost + stats.len, "{stats:?}");
+}
+
+/// The lengths of items: in a line of a ring, in its bytes, and outside of it.
+const LENS: [usize; 3] = [5, 300, 150_000];
+
+/// Whether what is in the queue are whole items of these lengths; takes them.
+macro_rules! drain {
+    ($queue:expr, $len:expr) => {{
+        let mut count = 0;
+        while $queue.len() > 0 {
+            let item = $queue.get_timeout(PATIENCE).expect("nobody has it");
+            assert!(item == vec![7; $len], "a torn item");
+            count += 1;
+        }
+        balanced($queue.stats());
+        count
+    }};
+}
+
+fn a_queue_outlives_who_puts() {
+    for len in LENS {
+        let item = vec![7; len];
+        for queue in [Queue::<Vec<u8>>::new().unwrap(), Queue::bounded(2).unwrap()] {
+            at_many_instructions(&|| queue.put(&item).expect("it is open"), || {
+                queue.put_timeout(vec![7; len], PATIENCE).expect("there is room");
+                let count = drain!(queue, len);
+                assert!(count == 1 || count == 2, "{count} items");
+            });
+        }
+    }
+}
+
+fn a_queue_outlives_who_takes() {
+    for len in LENS {
+        let queue = Queue::<Vec<u8>>::new().unwrap();
+        queue.put(vec![7; len]).unwrap();
+        let take = || drop(queue.get_timeout(PATIENCE));
+        at_many_instructions(&take, || {
+            let count = drain!(queue, len);
+            assert!(count <= 1, "it came twice");
+            queue.put_timeout(vec![7; len], PATIENCE).expect("there is room");
+        });
+    }
+}
+
+fn a_joinable_queue_outlives_who_takes() {
+    for len in [5, 150_000] {
+        let queue = JoinableQueue::<Vec<u8>>::new().unwrap();
+        queue.put(vec![7; len]).unwrap();
+        let mut rounds = 0;
+        let act = || {
+            let _ = queue.get_timeout(PATIENCE).expect("an item");
+            queue.task_done().expect("it was taken");
+        };
+        at_many_instructions(&act, || {
+            rounds += 1;
+            while queue.try_get().expect("whole").is_some() {
+                queue.task_done().expect("it was taken");
+            }
+            queue.join_timeout(PATIENCE).expect("nobody has any");
+            let stats = queue.stats();
+            balanced(stats);
+            assert_eq!((stats.put, stats.len), (rounds, 0));
+            queue.put_timeout(vec![7; len], PATIENCE).expect("there is room");
+        });
+    }
+}
+
+fn a_priority_queue_outlives_who_puts() {
+    for len in [5, 300] {
+        let item = vec![7; len];
+        let queue = PriorityQueue::<Vec<u8>>::new().unwrap();
+        let put = || queue.put(&item).expect("it is open");
+        at_many_instructions(&put, || {
+            queue.put_timeout(vec![7; len], PATIENCE).expect("there is room");
+            queue.put_timeout(vec![7; len], Duration::ZERO).expect("there is room");
+            let count = drain!(queue, len);
+            assert!(count == 2 || count == 3, "{count} items");
+            queue.put(vec![7; len]).expect("there is room");
+            assert_eq!(drain!(queue, len), 1);
+        });
+    }
+}
+
+fn a_priority_queue_outlives_who_takes() {
+    let queue = PriorityQueue::<(u32, Vec<u8>)>::new().unwrap();
+    (0..10).for_each(|number| queue.put((number, vec![7; 100])).unwrap());
+    let mut next = 0;
+    let mut last = 10;
+    at_many_instructions(&|| drop(queue.get_timeout(PATIENCE)), || {
+        let first = queue.get_timeout(PATIENCE).expect("many are left");
+        // The one that died took the one before, or did not.
+        assert!((first.0 == next || first.0 == next + 1) && first.1 == vec![7; 100]);
+        next = first.0 + 1;
+        while last < next + 10 {
+            queue.put((last, vec![7; 100])).expect("there is room");
+            last += 1;
+        }
+        let stats = queue.stats();
+        balanced(stats);
+        assert_eq!((stats.len, stats.lost), (u64::from(last - next), 0));
+    });
+}
+
+fn a_lifo_queue_outlives_who_puts_and_who_takes() {
+    let queue = LifoQueue::<Vec<u8>>::bounded(5).unwrap();
+    let act = || {
+        queue.put(vec![7; 50]).expect("it is open");
+        drop(queue.get_timeout(PATIENCE));
+    };
+    at_many_instructions(&act, || {
+        queue.put_timeout(vec![7; 50], PATIENCE).expect("there is room");
+        let count = drain!(queue, 50);
+        assert!(count == 1 || count == 2, "{count} items");
+        assert_eq!(queue.stats().lost, 0);
+    });
+}
