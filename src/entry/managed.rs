@@ -38,8 +38,9 @@ pub(crate) trait Caller: fmt::Debug {
 
 /// An object that callers can have something of.
 pub(crate) trait Departure: Send + Sync {
-    /// The caller with this number has gone. Called once for each.
-    fn departed(&self, caller: u64);
+    /// The caller with this number has gone; whether it said so, as a thread does that ends. One that
+    /// is killed does not. Called once for each.
+    fn departed(&self, caller: u64, said_so: bool);
 }
 
 /// What a call gives.
