@@ -169,6 +169,14 @@ impl End {
         }
     }
 
+    /// Sends a message, waiting for room however long that is.
+    #[inline]
+    pub(super) fn send_all(&self, parts: [&[u8]; 2], what: What, carried: &Carried) -> Result<()> {
+        // Without a deadline only a hostile peer could end the wait.
+        while !self.send(parts, what, carried, Deadline::NEVER)? {}
+        Ok(())
+    }
+
     /// Receives a message of this kind, and of so many bytes at most, waiting for it until the
     /// deadline. What is not as wanted is left there.
     #[inline]
