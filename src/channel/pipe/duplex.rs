@@ -1,10 +1,19 @@
 use super::end::{End, What};
 use super::messages::Messages;
 use super::verbs::{ends, receives, sends};
+use crate::channel::item;
+use crate::channel::item::Arrived;
 use crate::channel::line;
+use crate::shm::bytes::Bytes;
+use crate::shm::ring::Ring;
+use crate::sys::clock::Deadline;
+use crate::wire::handles::Carried;
+use crate::wire::post::Post;
 use crate::{Data, Result};
+use std::borrow::Borrow;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// An end of a [`Pipe`](super::Pipe) in both directions: it sends `S` and receives `R`.
 ///

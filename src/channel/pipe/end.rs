@@ -76,7 +76,7 @@ impl Watch {
         }
     }
 
-    /// Whether to look now: if the reader says so, and if it has taken nothing for a while. If it has
+    /// Whether to look now: if the reader says so, or has taken nothing for a while. If it has
     /// just taken something it was there a moment ago, which is as much as a look would tell.
     #[inline]
     fn is_due(&self, progress: Progress) -> bool {

@@ -1,7 +1,8 @@
 use crate::Result;
 use std::fmt;
 
-/// The messages of a pipe until its end of file; see [`PipeReceiver::iter`](super::PipeReceiver::iter).
+/// The messages of a pipe until its end of file; see
+/// [`PipeReceiver::iter`](super::PipeReceiver::iter).
 pub struct Messages<'a, T> {
     recv: Option<Box<dyn FnMut() -> Result<T> + 'a>>,
 }

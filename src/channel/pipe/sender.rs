@@ -1,9 +1,14 @@
 use super::end::{End, What};
 use super::verbs::{ends, sends};
+use crate::channel::item;
 use crate::channel::line;
+use crate::sys::clock::Deadline;
+use crate::wire::handles::Carried;
 use crate::{Data, Result};
+use std::borrow::Borrow;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The writing end of a [`Pipe`](super::Pipe) in one direction.
 ///

@@ -44,15 +44,15 @@ macro_rules! sends {
             /// Sends a message, and waits while the pipe is full.
             ///
             /// # Errors
-            /// [`is_closed`](crate::Error::is_closed) if nobody can receive it any more. That is told at once
-            /// when the other side has dropped its ends; when it was killed right after it had received
-            /// something, one more message may be sent in vain.
+            /// [`is_closed`](crate::Error::is_closed) if nobody can receive it any more. That is
+            /// told at once when the other side has dropped its ends; when it was killed right
+            /// after it had received something, one more message may be sent in vain.
             /// [`is_encode`](crate::Error::is_encode) if it cannot be encoded,
             /// [`is_too_large`](crate::Error::is_too_large) if it has more than 8 GiB,
             /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it.
             #[inline]
-            pub fn send(&self, message: impl std::borrow::Borrow<$message>) -> crate::Result<()> {
-                crate::channel::item::encoded(message.borrow(), |parts, carried| {
+            pub fn send(&self, message: impl Borrow<$message>) -> Result<()> {
+                item::encoded(message.borrow(), |parts, carried| {
                     self.0.send_all(parts, What::Value, &carried)
                 })
             }
@@ -61,31 +61,37 @@ macro_rules! sends {
             ///
             /// # Errors
             /// As [`send`](Self::send).
-            pub fn try_send(&self, message: impl std::borrow::Borrow<$message>) -> crate::Result<bool> {
-                crate::channel::item::encoded(message.borrow(), |parts, carried| {
+            pub fn try_send(&self, message: impl Borrow<$message>) -> Result<bool> {
+                item::encoded(message.borrow(), |parts, carried| {
                     self.0.send(parts, What::Value, &carried, line::now())
                 })
             }
 
-            /// As [`send`](Self::send), waiting so long at most: zero is a try, centuries are for ever.
+            /// As [`send`](Self::send), waiting so long at most: zero is a try, centuries are for
+            /// ever.
             ///
             /// # Errors
-            /// As [`send`](Self::send), and [`is_timeout`](crate::Error::is_timeout) if the pipe was full all
-            /// the time.
-            pub fn send_timeout(&self, message: impl std::borrow::Borrow<$message>, timeout: std::time::Duration) -> crate::Result<()> {
-                let sent = crate::channel::item::encoded(message.borrow(), |parts, carried| {
-                    self.0.send(parts, What::Value, &carried, crate::sys::clock::Deadline::after(timeout))
+            /// As [`send`](Self::send), and [`is_timeout`](crate::Error::is_timeout) if the pipe
+            /// was full all the time.
+            pub fn send_timeout(
+                &self,
+                message: impl Borrow<$message>,
+                timeout: Duration,
+            ) -> Result<()> {
+                let sent = item::encoded(message.borrow(), |parts, carried| {
+                    self.0.send(parts, What::Value, &carried, Deadline::after(timeout))
                 })?;
                 if sent { Ok(()) } else { Err(line::timeout("room in the pipe", timeout)) }
             }
 
-            /// Sends bytes as they are: a message for [`recv_bytes`](crate::PipeReceiver::recv_bytes).
+            /// Sends bytes as they are: a message for
+            /// [`recv_bytes`](crate::PipeReceiver::recv_bytes).
             ///
             /// # Errors
             /// As [`send`](Self::send).
-            pub fn send_bytes(&self, bytes: impl AsRef<[u8]>) -> crate::Result<()> {
+            pub fn send_bytes(&self, bytes: impl AsRef<[u8]>) -> Result<()> {
                 let parts = [bytes.as_ref(), &[]];
-                self.0.send_all(parts, What::Raw, &crate::wire::handles::Carried::new())
+                self.0.send_all(parts, What::Raw, &Carried::new())
             }
 
             /// Whether nobody can receive any more what is sent here.
@@ -93,7 +99,6 @@ macro_rules! sends {
             pub fn is_closed(&self) -> bool {
                 self.0.is_alone()
             }
-
         }
     };
 }
@@ -106,13 +111,14 @@ macro_rules! receives {
             /// Receives a message, and waits for it.
             ///
             /// # Errors
-            /// [`is_end_of_file`](crate::Error::is_end_of_file) if nobody can send any more, and everything was
-            /// received. [`is_decode`](crate::Error::is_decode) if the message cannot be decoded; one that is
-            /// raw bytes is left there for [`recv_bytes`](Self::recv_bytes).
+            /// [`is_end_of_file`](crate::Error::is_end_of_file) if nobody can send any more, and
+            /// everything was received. [`is_decode`](crate::Error::is_decode) if the message
+            /// cannot be decoded; one that is raw bytes is left there for
+            /// [`recv_bytes`](Self::recv_bytes).
             #[inline]
-            pub fn recv(&self) -> crate::Result<$message> {
+            pub fn recv(&self) -> Result<$message> {
                 loop {
-                    if let Some(message) = self.recv_until(crate::sys::clock::Deadline::NEVER)? {
+                    if let Some(message) = self.recv_until(Deadline::NEVER)? {
                         return Ok(message);
                     }
                 }
@@ -122,48 +128,53 @@ macro_rules! receives {
             ///
             /// # Errors
             /// As [`recv`](Self::recv).
-            pub fn try_recv(&self) -> crate::Result<Option<$message>> {
+            pub fn try_recv(&self) -> Result<Option<$message>> {
                 self.recv_until(line::now())
             }
 
-            /// As [`recv`](Self::recv), waiting so long at most: zero is a try, centuries are for ever.
+            /// As [`recv`](Self::recv), waiting so long at most: zero is a try, centuries are for
+            /// ever.
             ///
             /// # Errors
-            /// As [`recv`](Self::recv), and [`is_timeout`](crate::Error::is_timeout) if nothing came.
-            pub fn recv_timeout(&self, timeout: std::time::Duration) -> crate::Result<$message> {
-                let message = self.recv_until(crate::sys::clock::Deadline::after(timeout))?;
+            /// As [`recv`](Self::recv), and [`is_timeout`](crate::Error::is_timeout) if nothing
+            /// came.
+            pub fn recv_timeout(&self, timeout: Duration) -> Result<$message> {
+                let message = self.recv_until(Deadline::after(timeout))?;
                 message.ok_or_else(|| line::timeout("message", timeout))
             }
 
             #[inline]
-            fn recv_until(&self, deadline: crate::sys::clock::Deadline) -> crate::Result<Option<$message>> {
-                let message = self.0.recv::<crate::channel::item::Arrived<$message>>(What::Value, usize::MAX, deadline)?;
+            fn recv_until(&self, deadline: Deadline) -> Result<Option<$message>> {
+                let message =
+                    self.0.recv::<Arrived<$message>>(What::Value, usize::MAX, deadline)?;
                 message.map(|(message, received)| message.decoded(received)).transpose()
             }
 
             /// Receives a message that was sent by `send_bytes`, of `max` bytes at most.
             ///
             /// # Errors
-            /// As [`recv`](Self::recv); [`is_too_large`](crate::Error::is_too_large) if the message has more
-            /// than `max` bytes, [`is_decode`](crate::Error::is_decode) if it is a value: both leave it there,
-            /// to be received otherwise.
-            pub fn recv_bytes(&self, max: usize) -> crate::Result<Vec<u8>> {
+            /// As [`recv`](Self::recv); [`is_too_large`](crate::Error::is_too_large) if the message
+            /// has more than `max` bytes, [`is_decode`](crate::Error::is_decode) if it is a value:
+            /// both leave it there, to be received otherwise.
+            pub fn recv_bytes(&self, max: usize) -> Result<Vec<u8>> {
                 loop {
-                    if let Some((bytes, _)) = self.0.recv::<crate::shm::bytes::Bytes>(What::Raw, max, crate::sys::clock::Deadline::NEVER)? {
+                    if let Some((bytes, _)) =
+                        self.0.recv::<Bytes>(What::Raw, max, Deadline::NEVER)?
+                    {
                         return Ok(bytes.into_vec());
                     }
                 }
             }
 
-            /// As [`recv_bytes`](Self::recv_bytes), into a buffer, whose length is the maximum; returns how
-            /// many bytes came.
+            /// As [`recv_bytes`](Self::recv_bytes), into a buffer, whose length is the maximum;
+            /// returns how many bytes came.
             ///
             /// # Errors
             /// As [`recv_bytes`](Self::recv_bytes).
-            pub fn recv_bytes_into(&self, buffer: &mut [u8]) -> crate::Result<usize> {
+            pub fn recv_bytes_into(&self, buffer: &mut [u8]) -> Result<usize> {
                 loop {
                     if let Some((bytes, _)) =
-                        self.0.recv::<crate::shm::bytes::Bytes>(What::Raw, buffer.len(), crate::sys::clock::Deadline::NEVER)?
+                        self.0.recv::<Bytes>(What::Raw, buffer.len(), Deadline::NEVER)?
                     {
                         let bytes = bytes.as_slice();
                         buffer[..bytes.len()].copy_from_slice(bytes);
@@ -172,13 +183,13 @@ macro_rules! receives {
                 }
             }
 
-            /// Waits until there is something to be received, be it the end of file, for so long at most;
-            /// whether there is.
+            /// Waits until there is something to be received, be it the end of file, for so long at
+            /// most; whether there is.
             ///
             /// # Errors
             /// None today.
-            pub fn poll(&self, timeout: std::time::Duration) -> crate::Result<bool> {
-                self.0.poll(crate::sys::clock::Deadline::after(timeout))
+            pub fn poll(&self, timeout: Duration) -> Result<bool> {
+                self.0.poll(Deadline::after(timeout))
             }
 
             /// The number of messages that wait here.
@@ -199,7 +210,7 @@ macro_rules! receives {
             }
 
             /// For those who wait on descriptors.
-            pub(in crate::channel) fn parts(&self) -> crate::Result<(&crate::shm::ring::Ring, &crate::wire::post::Post)> {
+            pub(in crate::channel) fn parts(&self) -> Result<(&Ring, &Post)> {
                 self.0.readable()
             }
         }
