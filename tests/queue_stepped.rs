@@ -46,7 +46,9 @@ impl Traced {
             // SAFETY: the child asks to be traced and stops; what it runs is safe code. It leaves
             // without running anybody's exit handlers.
             0 => unsafe {
-                libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
+                if libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) != 0 {
+                    libc::_exit(1);
+                }
                 libc::raise(libc::SIGSTOP);
                 act();
                 libc::_exit(0)
@@ -54,7 +56,7 @@ impl Traced {
             pid => {
                 assert!(pid > 0, "fork");
                 let child = Self(pid);
-                assert!(child.wait() == Step::Stopped, "it stands before its call");
+                assert!(child.wait() == Step::Stopped, "it cannot be traced here (ptrace)");
                 child
             }
         }
