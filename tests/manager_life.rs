@@ -268,6 +268,23 @@ fn a_forked_child_has_a_channel_of_its_own() {
 }
 
 #[test]
+fn a_function_in_the_server_hands_proxies_to_processes_of_its_own() {
+    let manager = manager();
+    let lists = manager.list_of([manager.list_of([1u64, 2]).unwrap()]).unwrap();
+    let ask = |lists: &mut Vec<List<u64>>, ()| {
+        // A child of the server, which has never heard of the manager.
+        let push = |list: List<u64>| {
+            list.push(3).expect("it lives");
+            list.len().expect("it lives")
+        };
+        let mut child = Process::spawn(push, (lists[0].clone(),)).expect("a process");
+        child.join().expect("it returns")
+    };
+    assert_eq!(lists.with_mut(ask, ()).unwrap(), 3);
+    assert_eq!(lists.get(0).unwrap().unwrap().snapshot().unwrap(), [1, 2, 3]);
+}
+
+#[test]
 fn threads_that_end_leave_no_descriptor_behind() {
     let manager = manager();
     let list = manager.list::<u64>().unwrap();

@@ -402,6 +402,34 @@ fn a_party_that_gives_up_or_dies_while_it_waits_breaks_the_barrier() {
     assert!(finish(party));
 }
 
+/// Meets once, then says so and does something else.
+fn meet_and_stay(barrier: Barrier, met: Event) {
+    barrier.wait().expect("nobody dies");
+    met.set().expect("it lives");
+    std::thread::sleep(PATIENCE);
+}
+
+#[test]
+fn a_party_that_dies_between_two_rounds_breaks_the_barrier_and_one_that_ends_does_not() {
+    let manager = manager();
+    let (barrier, met) = (manager.barrier(2).unwrap(), manager.event().unwrap());
+    // A thread, and a process, that end.
+    let meet = |barrier: Barrier| barrier.wait().is_ok();
+    let other = barrier.clone();
+    let thread = std::thread::spawn(move || meet(other));
+    assert!(barrier.wait().is_ok() && thread.join().unwrap());
+    let process = start(meet, (barrier.clone(),));
+    assert!(barrier.wait().is_ok() && finish(process));
+    let party = start(meet_and_stay, (barrier.clone(), met.clone()));
+    assert!(barrier.wait().is_ok());
+    met.wait().unwrap();
+    assert!(!barrier.is_broken().unwrap());
+    kill(party);
+    assert!(in_time(|| barrier.wait()).unwrap_err().is_broken());
+    barrier.reset().unwrap();
+    assert!(barrier.wait_timeout(SHORT).unwrap_err().is_timeout());
+}
+
 #[test]
 fn a_pool_in_the_server_works_for_all() {
     let manager = manager();

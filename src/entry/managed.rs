@@ -38,8 +38,9 @@ pub(crate) trait Caller: fmt::Debug {
 
 /// An object that callers can have something of.
 pub(crate) trait Departure: Send + Sync {
-    /// The caller with this number has gone. Called once for each.
-    fn departed(&self, caller: u64);
+    /// The caller with this number has gone; whether it said so, as a thread does that ends. One that
+    /// is killed does not. Called once for each.
+    fn departed(&self, caller: u64, said_so: bool);
 }
 
 /// What a call gives.
@@ -440,6 +441,34 @@ mod tests {
         }
         let error = call(entry + 8, &list()).expect_err("no entry");
         assert!(error.is_invalid_input(), "{error}");
+    }
+
+    #[test]
+    fn the_magic_is_nowhere_in_the_program_but_in_entries() {
+        let magic = [0, 1].map(|at| black_box(ONE[at]) ^ black_box(OTHER[at]));
+        let base = name::<()>(Entry::at(push().0).expect("an entry")).map(|entry| {
+            std::ptr::from_ref(Entry::at(push().0).expect("an entry")) as u64 - entry.0
+        });
+        let base = base.expect("it is named");
+        let (mut entries, mut others) = (0, Vec::new());
+        for range in image::current().constants() {
+            for address in
+                (range.start.next_multiple_of(8)..range.end.saturating_sub(15)).step_by(8)
+            {
+                // SAFETY: these are mapped, readable, for the life of the process (asked of the
+                // program headers), and the address is aligned.
+                let words = unsafe {
+                    std::ptr::with_exposed_provenance::<[u64; 2]>(address).read_volatile()
+                };
+                if words == magic {
+                    match Entry::at(address as u64 - base) {
+                        Some(_) => entries += 1,
+                        None => others.push(address),
+                    }
+                }
+            }
+        }
+        assert!(entries > 0 && others.is_empty(), "{entries} entries, and {others:x?}");
     }
 
     #[test]

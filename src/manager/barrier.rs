@@ -2,11 +2,12 @@
 
 use super::proxy::proxy_type;
 use super::waiting::Room;
-use crate::entry::Caller;
+use crate::entry::{Caller, Departure};
 use crate::error::Kind;
 use crate::manager::Manager;
 use crate::{Error, Execution, Result};
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// A barrier in the server.
@@ -23,6 +24,8 @@ struct Round {
     is_broken: bool,
     /// The last round that was sent away, by a reset or because the barrier broke.
     sent_away: Option<u64>,
+    /// Callers that have come in some round, and live.
+    members: HashSet<u64>,
 }
 
 impl Round {
@@ -50,8 +53,11 @@ fn broken() -> Error {
 
 impl Meeting {
     /// Waits for the others; the place in which it arrived.
-    fn wait(&self, caller: &dyn Caller, timeout: Duration) -> Result<u32> {
+    fn wait(self: &Arc<Self>, caller: &dyn Caller, timeout: Duration) -> Result<u32> {
+        let holder: Weak<Self> = Arc::downgrade(self);
+        caller.holds(holder);
         let (number, index) = self.room.change(|round| {
+            round.members.insert(caller.id());
             if round.is_broken {
                 return Err(broken());
             }
@@ -68,12 +74,18 @@ impl Meeting {
             }
             Some(if round.sent_away == Some(number) { Err(broken()) } else { Ok(index) })
         };
-        self.room.wait(caller, timeout, over).unwrap_or_else(|| self.give_up(number, index))
+        let came = self.room.wait(caller, timeout, over);
+        came.unwrap_or_else(|| self.give_up(caller, number, index))
     }
 
     /// Somebody waits no longer, because it died or its time passed.
-    fn give_up(&self, number: u64, index: u32) -> Result<u32> {
+    fn give_up(&self, caller: &dyn Caller, number: u64, index: u32) -> Result<u32> {
+        let is_alive = caller.is_alive();
         self.room.change(|round| {
+            if !is_alive {
+                // Its death is told here.
+                round.members.remove(&caller.id());
+            }
             if round.number != number {
                 // It ended just now.
                 return if round.sent_away == Some(number) { Err(broken()) } else { Ok(index) };
@@ -87,6 +99,16 @@ impl Meeting {
     }
 }
 
+impl Departure for Meeting {
+    fn departed(&self, caller: u64, said_so: bool) {
+        self.room.change(|round| {
+            if round.members.remove(&caller) && !said_so {
+                round.break_it();
+            }
+        });
+    }
+}
+
 /// What [`Barrier::wait`] returns.
 pub use crate::sync::BarrierWaitResult;
 
@@ -94,8 +116,9 @@ proxy_type! {
     /// A meeting point of a fixed number of parties that a [`Manager`]'s server holds: Python's
     /// `Manager().Barrier()`.
     ///
-    /// A party that dies *while it waits* breaks the barrier, as does one whose time passes. The
-    /// server cannot know of one that dies before it comes: use a timeout, or
+    /// A party that dies, while it waits or after it has been in an earlier round, breaks the barrier,
+    /// as does one whose time passes. A thread that ends does not. The server cannot know of a party
+    /// that dies before it has ever come: use a timeout, or
     /// [`multiproc::Barrier`](crate::Barrier), which is in shared memory and notices.
     ///
     /// ```

@@ -28,7 +28,7 @@ impl Queue {
 }
 
 impl Departure for Waiters {
-    fn departed(&self, caller: u64) {
+    fn departed(&self, caller: u64, _: bool) {
         self.0.change(|queue| {
             let gone: Vec<u64> = queue
                 .waiting

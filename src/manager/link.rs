@@ -12,15 +12,15 @@ use crate::entry;
 use crate::error::Kind;
 use crate::shm::object::Object;
 use crate::sys::clock::Deadline;
-use crate::sys::{fork, socket};
+use crate::sys::{exit, fork, socket};
 use crate::wire::control;
-use crate::wire::handles::Received;
+use crate::wire::handles::{Carried, Received};
 use crate::wire::travel::Handle;
 use crate::{Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use std::thread::LocalKey;
 use std::time::Duration;
 use std::{fmt, io};
@@ -51,13 +51,25 @@ pub(super) struct Link {
 /// Every manager of which this process has a handle.
 static LINKS: Mutex<Option<HashMap<Id, Weak<Link>>>> = Mutex::new(None);
 
-/// A channel that a thread has open.
+/// A channel that a thread has open. It says farewell when it is dropped, which is when its thread
+/// ends; one that fails, or dies with its process, does not.
 struct Open {
     id: Id,
     link: Weak<Link>,
     /// In a forked child the channels of the parent's thread are not its own.
     generation: u32,
-    channel: Channel,
+    channel: Option<Channel>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(channel) = &self.channel
+            && self.generation == fork::generation()
+        {
+            // If the server is gone it does not matter.
+            let _ = channel.send(message::FAREWELL, &Carried::new());
+        }
+    }
 }
 
 thread_local! {
@@ -66,6 +78,12 @@ thread_local! {
     static TALKING_TO: Cell<Option<Id>> = const { Cell::new(None) };
     /// The manager whose reply this thread is decoding.
     static HEARING_FROM: Cell<Option<Id>> = const { Cell::new(None) };
+}
+
+/// This thread, and its process, end in an orderly way.
+fn say_farewell() {
+    let open = CHANNELS.try_with(|channels| channels.take());
+    drop(open);
 }
 
 /// Sets a thread's cell for the time of `run`.
@@ -188,7 +206,7 @@ impl Link {
                 };
                 let stale: Vec<Open> = channels.extract_if(.., is_stale).collect();
                 let at = channels.iter().position(|open| open.id == self.id);
-                (at.map(|at| channels.swap_remove(at).channel), stale)
+                (at.and_then(|at| channels.swap_remove(at).channel.take()), stale)
             })
             .unwrap_or_default();
         drop(stale);
@@ -200,8 +218,10 @@ impl Link {
 
     /// Keeps a channel for this thread's next call.
     fn keep(self: &Arc<Self>, channel: Channel) {
+        static LAST: Once = Once::new();
+        LAST.call_once(|| exit::before_forked_exit(say_farewell));
         let (id, link, generation) = (self.id, Arc::downgrade(self), fork::generation());
-        let open = Open { id, link, generation, channel };
+        let open = Open { id, link, generation, channel: Some(channel) };
         // At the end of a thread, when its variables are gone, each call has a channel of its own.
         let _ = CHANNELS.try_with(|channels| channels.borrow_mut().push(open));
     }

@@ -120,7 +120,7 @@ impl Latch {
 }
 
 impl Departure for Latch {
-    fn departed(&self, caller: u64) {
+    fn departed(&self, caller: u64, _: bool) {
         self.room.change(|hold| {
             if hold.owner == Some(caller) {
                 hold.news = true;

@@ -15,6 +15,9 @@ pub(super) enum Knock {
     Shutdown,
 }
 
+/// What a client says instead of a request when it will send no more.
+pub(super) const FAREWELL: &[u8] = &[];
+
 /// Begins a request.
 pub(super) fn begin_request(entry: u64, object: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(128);

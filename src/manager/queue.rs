@@ -143,7 +143,7 @@ impl<T: Send + Sync + 'static> Line<T> {
 }
 
 impl<T: Send + Sync> Departure for Line<T> {
-    fn departed(&self, caller: u64) {
+    fn departed(&self, caller: u64, _: bool) {
         self.0.change(|state| {
             let lost = state.taken.remove(&caller).unwrap_or(0);
             state.unfinished -= lost;

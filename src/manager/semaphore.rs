@@ -89,7 +89,7 @@ impl Permits {
 }
 
 impl Departure for Permits {
-    fn departed(&self, caller: u64) {
+    fn departed(&self, caller: u64, _: bool) {
         self.0.change(|count| {
             let held = count.held.remove(&caller).unwrap_or(0);
             count.news |= held > 0;

@@ -50,7 +50,12 @@ pub(super) fn serve(server: &Arc<Server>, channel: Channel, tokens: Option<Arc<T
     let manager: Target = Arc::new(Control { server: server.clone(), tokens: tokens.clone() });
     let client = Client { id: server.number(), channel, tokens, holders: Mutex::default() };
     // A message that cannot be read is the end, too: who sends one does not keep the protocol.
+    let mut said_so = false;
     while let Ok(packet) = client.channel.recv() {
+        if packet.bytes.is_empty() {
+            said_so = true;
+            break;
+        }
         let (bytes, carried) = reply(server, &manager, &client, packet);
         match client.channel.send(&bytes, &carried) {
             Ok(()) => {}
@@ -65,7 +70,7 @@ pub(super) fn serve(server: &Arc<Server>, channel: Channel, tokens: Option<Arc<T
     }
     let holders = client.holders.into_inner().unwrap_or_else(PoisonError::into_inner);
     for holder in holders.iter().filter_map(Weak::upgrade) {
-        holder.departed(client.id);
+        holder.departed(client.id, said_so);
     }
 }
 

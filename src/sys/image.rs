@@ -49,6 +49,12 @@ impl Image {
         self.is_constant::<T>(address).then_some(address)
     }
 
+    /// Where constants are.
+    #[cfg(test)]
+    pub(crate) fn constants(&self) -> &[Range<usize>] {
+        &self.constants
+    }
+
     fn is_constant<T>(&self, start: usize) -> bool {
         let Some(end) = start.checked_add(size_of::<T>()) else { return false };
         let holds = |range: &Range<usize>| range.start <= start && end <= range.end;

@@ -57,6 +57,7 @@ impl RawEnd {
     #[inline]
     pub(crate) fn recv(&self) -> Result<(Bytes, Received)> {
         let message = self.0.recv(What::Raw, usize::MAX, Deadline::NEVER)?;
+        let message = message.map(|(bytes, received)| (bytes, received.unwrap_or_default()));
         message.ok_or_else(|| Error::new(Kind::EndOfFile, "a wait without a deadline ended"))
     }
 
