@@ -143,7 +143,7 @@ impl<T: Data, D: Discipline<T>> Stored<T, D> {
     }
 
     fn is_full(&self) -> bool {
-        self.store.capacity() != 0 && self.store.len() >= self.store.capacity()
+        self.store.capacity() != 0 && self.store.glance() >= self.store.capacity()
     }
 }
 
@@ -167,7 +167,7 @@ impl<T: Data, D: Discipline<T>> Line<T> for Stored<T, D> {
 
     fn get_until(&self, deadline: Deadline) -> Result<Option<T>> {
         if !deadline.passed() {
-            self.look(|| self.store.len() > 0);
+            self.look(|| self.store.glance() > 0);
         }
         let mut nap = Nap::new(deadline);
         loop {
