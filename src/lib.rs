@@ -12,6 +12,7 @@ mod error;
 mod exit_status;
 #[cfg(feature = "ipc-channel")]
 pub mod ipc;
+pub mod manager;
 mod memory;
 mod owner_died;
 mod pool;
@@ -32,11 +33,12 @@ pub use codec::{Arguments, Data};
 pub use entry::{Fallible, Function, TaskInfo, init, tasks};
 pub use error::{Error, Execution, PanicInfo, Result};
 pub use exit_status::ExitStatus;
+pub use manager::{Manager, ManagerBuilder};
 pub use memory::{
     Array, ArrayGuard, AtomicValue, Bitwise, FrozenVec, HugePages, ListValue, Number, RawArray,
     RawValue, Scalar, ShareableList, SharedMemory, SharedVec, Value, ValueGuard, VecOptions,
 };
-pub use multiproc_macros::task;
+pub use multiproc_macros::{managed, task};
 pub use owner_died::OwnerDied;
 pub use pool::{
     AsyncResult, ChunkOf, Chunks, Imap, Lend, Pool, PoolBuilder, PoolStats, WorkerStats,
@@ -56,6 +58,7 @@ pub use sys::fork::ForkRisk;
 pub mod __private {
     pub use crate::entry::{TASKS, TaskInfo};
     pub use linkme;
+    pub use serde;
 }
 
 #[cfg(fuzzing)]
