@@ -346,6 +346,8 @@ impl Ring {
             let head = self.head().load(Ordering::Relaxed);
             *place = self.places().fill(parts)?;
             if place.is_none() {
+                // Who only tries never sleeps, and would never look.
+                self.look_for_dead(Look::Close);
                 return Ok(Tried::NoRoom(head));
             }
         }
@@ -502,6 +504,9 @@ impl Ring {
         };
         mark.write(here, Generation(tail.generation).line(tail.number));
         let at = Position { generation, ..tail };
+        // Before the tail is there: whoever dies in between makes others look at the head, no more.
+        // Relaxed: under the put lock.
+        self.memory.word(layout::ENTERED).store(tail.number, Ordering::Relaxed);
         ends::relocate(self.tail(), at);
         // No item is at its head.
         let head = self.look_at_head();
@@ -545,11 +550,12 @@ impl Ring {
         if start % size + need > size {
             start = start.checked_next_multiple_of(size)?;
         }
-        let freed = if head.generation == tail.generation {
-            used_by(head.number.wrapping_sub(1) & ends::NUMBERS)
-        } else {
-            0
-        };
+        // An old look at the head may be from an earlier visit to this generation, of which lines are
+        // left: only what was put since the ring came here can have been freed here.
+        let entered = self.memory.word(layout::ENTERED).load(Ordering::Relaxed);
+        let is_here = head.generation == tail.generation
+            && head.number.wrapping_sub(entered) & ends::NUMBERS < 1 << 55;
+        let freed = if is_here { used_by(head.number.wrapping_sub(1) & ends::NUMBERS) } else { 0 };
         let end = start.checked_add(need)?;
         (end.wrapping_sub(freed) <= size).then_some(Spot {
             segment,
@@ -649,15 +655,8 @@ impl Ring {
         if head & CLOSED != 0 || self.nothing_after(head).is_some() {
             return Ok(None);
         }
-        let at = Position::of(head);
+        let (at, line) = self.line_at(Position::of(head))?;
         let (segment, generation) = (self.segment(at.generation)?, Generation(at.generation));
-        let line = match Line::read(segment, generation.line(at.number)) {
-            Some(line) if line.number == at.number => line,
-            _ => return damaged(),
-        };
-        if let Content::Moved(next) = line.content {
-            return self.follow(at, next);
-        }
         receiving.taking(Next { number: at.number, tag: line.tag, len: line.len })?;
         let held = match line.content {
             Content::Spilled(seat) => match self.places().take(seat, at.number, line.len) {
@@ -680,9 +679,29 @@ impl Ring {
         ends::wake(self.head(), moved);
         let item = match held {
             Held::Item(item) => item,
-            Held::Place(place) => receiving.copy(&place)?,
+            Held::Place(place) => receiving.copy(&place).inspect_err(|_| {
+                self.memory.word(layout::LOST).fetch_add(1, Ordering::Relaxed);
+            })?,
         };
         Ok(Some(Taken { item, mail }))
+    }
+
+    /// The line of the item at the head, wherever marks lead to.
+    #[inline]
+    fn line_at(&self, head: Position) -> io::Result<(Position, Line)> {
+        let mut at = head;
+        // A neighbour could make them lead in a circle.
+        for _ in 0..2 * LAST {
+            let line = Generation(at.generation).line(at.number);
+            match Line::read(self.segment(at.generation)?, line) {
+                Some(Line { number, content: Content::Moved(next), .. }) if number == at.number => {
+                    at = self.follow(at, next)?;
+                }
+                Some(line) if line.number == at.number => return Ok((at, line)),
+                _ => break,
+            }
+        }
+        damaged()
     }
 
     /// Passes over an item of which a part is gone with a process that died.
@@ -696,7 +715,8 @@ impl Ring {
 
     /// Follows the producers into another generation. The memory of a large one is given back, but
     /// for the mark: somebody else may have to follow it.
-    fn follow<I, M>(&self, at: Position, generation: u32) -> io::Result<Option<Taken<I, M>>> {
+    #[cold]
+    fn follow(&self, at: Position, generation: u32) -> io::Result<Position> {
         if generation > LAST || generation == at.generation {
             return damaged();
         }
@@ -708,8 +728,9 @@ impl Ring {
             memfd::release(fd, left.at(), mark - left.at());
             memfd::release(fd, mark + PAGE, left.at() + left.len() - mark - PAGE);
         }
-        ends::relocate(self.head(), Position { generation, ..at });
-        Ok(None)
+        let next = Position { generation, ..at };
+        ends::relocate(self.head(), next);
+        Ok(next)
     }
 
     /// Waits for one of the locks; `None` if the deadline passes.
