@@ -56,7 +56,8 @@ pub(crate) fn look(socket: impl AsFd, target: &mut [u8]) -> Option<usize> {
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     loop {
         match peek(socket.as_fd().as_raw_fd(), target, flags) {
-            Err(Errno::EINTR) => {}
+            // Reset: see `try_recv`.
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             result => return result.ok().filter(|len| *len > 0),
         }
     }

@@ -76,7 +76,7 @@ impl Watch {
         }
     }
 
-    /// Whether to look now: if the reader says so, and if it has taken nothing for a while. If it has
+    /// Whether to look now: if the reader says so, or has taken nothing for a while. If it has
     /// just taken something it was there a moment ago, which is as much as a look would tell.
     #[inline]
     fn is_due(&self, progress: Progress) -> bool {
@@ -167,6 +167,14 @@ impl End {
             }
             Err(error) => Err(Error::memory("the message was not sent", error)),
         }
+    }
+
+    /// Sends a message, waiting for room however long that is.
+    #[inline]
+    pub(super) fn send_all(&self, parts: [&[u8]; 2], what: What, carried: &Carried) -> Result<()> {
+        // Without a deadline only a hostile peer could end the wait.
+        while !self.send(parts, what, carried, Deadline::NEVER)? {}
+        Ok(())
     }
 
     /// Receives a message of this kind, and of so many bytes at most, waiting for it until the

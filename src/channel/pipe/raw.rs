@@ -47,7 +47,7 @@ impl RawEnd {
     /// [`PipeEnd::send`](super::PipeEnd::send).
     #[inline]
     pub(crate) fn send(&self, bytes: &[u8], carried: &Carried) -> Result<()> {
-        self.0.send([bytes, &[]], What::Raw, carried, Deadline::NEVER).map(drop)
+        self.0.send_all([bytes, &[]], What::Raw, carried)
     }
 
     /// Waits for what the other side sends.
@@ -57,8 +57,9 @@ impl RawEnd {
     #[inline]
     pub(crate) fn recv(&self) -> Result<(Bytes, Received)> {
         let message = self.0.recv(What::Raw, usize::MAX, Deadline::NEVER)?;
-        let message = message.map(|(bytes, received)| (bytes, received.unwrap_or_default()));
-        message.ok_or_else(|| Error::new(Kind::EndOfFile, "a wait without a deadline ended"))
+        let (bytes, received) = message
+            .ok_or_else(|| Error::new(Kind::EndOfFile, "a wait without a deadline ended"))?;
+        Ok((bytes, received.unwrap_or_default()))
     }
 
     /// Whether nobody has the other end any more.

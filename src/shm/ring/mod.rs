@@ -656,7 +656,7 @@ impl Ring {
             return Ok(None);
         }
         let (at, line) = self.line_at(Position::of(head))?;
-        let (segment, generation) = (self.segment(at.generation)?, Generation(at.generation));
+        let segment = self.segment(at.generation)?;
         receiving.taking(Next { number: at.number, tag: line.tag, len: line.len })?;
         let held = match line.content {
             Content::Spilled(seat) => match self.places().take(seat, at.number, line.len) {
