@@ -547,8 +547,7 @@ impl Ring {
         let entered = self.memory.word(layout::ENTERED).load(Ordering::Relaxed);
         let is_here = head.generation == tail.generation
             && head.number.wrapping_sub(entered) & ends::NUMBERS < 1 << 55;
-        let freed =
-            if is_here { used_by(head.number.wrapping_sub(1) & ends::NUMBERS) } else { 0 };
+        let freed = if is_here { used_by(head.number.wrapping_sub(1) & ends::NUMBERS) } else { 0 };
         let end = start.checked_add(need)?;
         (end.wrapping_sub(freed) <= size).then_some(Spot {
             segment,
