@@ -10,6 +10,7 @@ pub mod connection;
 mod entry;
 mod error;
 mod exit_status;
+pub mod manager;
 mod memory;
 mod owner_died;
 mod pool;
@@ -30,11 +31,12 @@ pub use codec::{Arguments, Data};
 pub use entry::{Fallible, Function, TaskInfo, init, tasks};
 pub use error::{Error, Execution, PanicInfo, Result};
 pub use exit_status::ExitStatus;
+pub use manager::{Manager, ManagerBuilder};
 pub use memory::{
     Array, ArrayGuard, AtomicValue, Bitwise, FrozenVec, HugePages, ListValue, Number, RawArray,
     RawValue, Scalar, ShareableList, SharedMemory, SharedVec, Value, ValueGuard, VecOptions,
 };
-pub use multiproc_macros::task;
+pub use multiproc_macros::{managed, task};
 pub use owner_died::OwnerDied;
 pub use pool::{
     AsyncResult, ChunkOf, Chunks, Imap, Lend, Pool, PoolBuilder, PoolStats, WorkerStats,
@@ -54,6 +56,7 @@ pub use sys::fork::ForkRisk;
 pub mod __private {
     pub use crate::entry::{TASKS, TaskInfo};
     pub use linkme;
+    pub use serde;
 }
 
 #[cfg(fuzzing)]

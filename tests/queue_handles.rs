@@ -130,10 +130,7 @@ fn a_queue_with_as_many_objects_as_the_kernel_carries_counts_as_full() {
     let error = queue.put_timeout(&value, Duration::from_millis(5)).expect_err("it is full");
     assert!(error.is_timeout());
     let take = |queue: Queue<Value<u32>>| {
-        queue
-            .iter()
-            .map(|value| value.and_then(|value| Ok(value.get()?)).expect("a number"))
-            .collect()
+        queue.iter().map(|value| value.and_then(|value| value.get()).expect("a number")).collect()
     };
     let taker = start::<_, _, Vec<u32>>(take, (queue.clone(),));
     in_time(|| queue.put(value)).unwrap();
@@ -371,7 +368,7 @@ fn who_is_killed_with_a_stack_of_objects_leaves_it_in_order() {
         wait_until("some were taken", || stack.stats().taken > before + kill_number as u64 % 7);
         kill(std::mem::replace(&mut processes[kill_number % 2], new()));
     }
-    processes.map(kill);
+    processes.into_iter().for_each(kill);
     let mut rest = 0;
     while let Some((number, value)) = stack.try_get().unwrap() {
         assert_eq!(value.get().unwrap(), number, "another's object");

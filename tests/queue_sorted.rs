@@ -59,7 +59,7 @@ fn the_latest_is_taken_first() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(80))]
 
     /// Against a sorted map and a vector: any sequence of puts and gets, items of any size.
     #[test]

@@ -100,6 +100,8 @@ fn a_priority_queue_outlives_who_puts() {
         let queue = PriorityQueue::<Vec<u8>>::new().unwrap();
         let put = || queue.put(&item).expect("it is open");
         at_many_instructions(&put, || {
+            // Before anybody else has made a call that changes something.
+            balanced(queue.stats());
             queue.put_timeout(vec![7; len], PATIENCE).expect("there is room");
             queue.put_timeout(vec![7; len], Duration::ZERO).expect("there is room");
             let count = drain!(queue, len);
@@ -116,6 +118,7 @@ fn a_priority_queue_outlives_who_takes() {
     let mut next = 0;
     let mut last = 10;
     at_many_instructions(&|| drop(queue.get_timeout(PATIENCE)), || {
+        balanced(queue.stats());
         let first = queue.get_timeout(PATIENCE).expect("many are left");
         // The one that died took the one before, or did not.
         assert!((first.0 == next || first.0 == next + 1) && first.1 == vec![7; 100]);
@@ -137,6 +140,7 @@ fn a_lifo_queue_outlives_who_puts_and_who_takes() {
         drop(queue.get_timeout(PATIENCE));
     };
     at_many_instructions(&act, || {
+        balanced(queue.stats());
         queue.put_timeout(vec![7; 50], PATIENCE).expect("there is room");
         let count = drain!(queue, 50);
         assert!(count == 1 || count == 2, "{count} items");

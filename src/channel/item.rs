@@ -1,12 +1,15 @@
 //! Items on their way into a queue, and out of it.
 
 use crate::codec::{
-    NotDecoded, NotEncoded, Reader, bulk_parts, decode_value, encode_value, may_carry, naming,
+    NotDecoded, NotEncoded, Reader, bulk_copied, bulk_parts, decode_value, encode_value, may_carry,
+    naming, wrong_length,
 };
 use crate::error::Kind;
+use crate::shm::bytes::{Bytes, CopyOut};
 use crate::wire::handles::{self, Carried, Received};
 use crate::{Data, Error, Execution, Result};
 use std::cell::Cell;
+use std::io;
 
 thread_local! {
     /// The memory of the last encoding, to be used again.
@@ -45,6 +48,49 @@ pub(super) fn encoded<T: Data, R>(
 pub(super) fn not_encoded(what: &str) -> Error {
     let kind = Kind::Encode(Execution::NotStarted);
     Error::new(kind, format!("the item could not be encoded, and was not put: {what}"))
+}
+
+/// What is copied out of a ring while nobody else can take an item: no code of the user's runs.
+pub(super) trait Copied: Sized {
+    /// Copies it.
+    fn copied(source: &impl CopyOut) -> io::Result<Self>;
+}
+
+impl Copied for Bytes {
+    #[inline]
+    fn copied(source: &impl CopyOut) -> io::Result<Self> {
+        Self::of(source)
+    }
+}
+
+/// An item as it came.
+#[derive(Debug)]
+pub(super) enum Arrived<T> {
+    /// A bulk value, copied straight to where it will be; `None` if the bytes are not those of one.
+    Bulk(Option<T>),
+    /// What has to be decoded.
+    Encoded(Bytes),
+}
+
+impl<T: Data> Copied for Arrived<T> {
+    #[inline]
+    fn copied(source: &impl CopyOut) -> io::Result<Self> {
+        match bulk_copied(source) {
+            Some(value) => value.map(Self::Bulk),
+            None => Bytes::of(source).map(Self::Encoded),
+        }
+    }
+}
+
+impl<T: Data> Arrived<T> {
+    /// The item, which came with these objects.
+    #[inline]
+    pub(super) fn decoded(self, received: Option<Received>) -> Result<T> {
+        match self {
+            Self::Bulk(value) => value.ok_or_else(|| not_decoded(wrong_length::<T>())),
+            Self::Encoded(bytes) => decode(bytes.as_slice(), received.unwrap_or_default()),
+        }
+    }
 }
 
 /// The item that came as these bytes, with these objects.

@@ -168,6 +168,9 @@ macro_rules! verbs {
 
             /// Puts an item, if there is room now; whether there was.
             ///
+            /// No call on a queue is ever in another one's way for long, unless its process was
+            /// stopped (`SIGSTOP`) in the middle of it: that is waited for, for a second at most.
+            ///
             /// # Errors
             /// As [`put`](Self::put).
             pub fn try_put(&self, item: impl std::borrow::Borrow<$t>) -> crate::Result<bool> {
@@ -206,7 +209,8 @@ macro_rules! verbs {
                 }
             }
 
-            /// Takes the next item, if there is one now.
+            /// Takes the next item, if there is one now. A stopped process is waited for as by
+            /// [`try_put`](Self::try_put).
             ///
             /// # Errors
             /// As [`get`](Self::get).

@@ -11,7 +11,8 @@ use std::cmp::Ordering;
 /// put [`std::cmp::Reverse`]. Putting decodes and compares about as many of the items that are there
 /// as the queue's length has binary digits, or half as many again, outside of any lock: if the
 /// comparison panics, blocks, or uses the queue itself, nobody else notices. Getting compares
-/// nothing.
+/// nothing. As whole items are decoded to be compared, large ones are better kept elsewhere (in a
+/// [`SharedVec`](crate::SharedVec), say, which an item may name).
 ///
 /// It is one lock around a tree in shared memory. A process that is killed in the middle of a put
 /// or a get has done it or not: the next one undoes what is half done, and nothing is lost. Items

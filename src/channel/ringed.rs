@@ -1,14 +1,15 @@
 //! A ring of items as a queue, with a socket beside it for the objects that items name: encoding and
 //! decoding, outside of the ring's locks.
 
-use super::item;
+use super::item::{self, Arrived, Copied};
 use super::line::{self, Line, NO_GET, NO_PUT, QueueStats, Shutdown};
+use crate::shm::bytes::CopyOut;
 use crate::shm::memory::Kind;
 use crate::shm::object::Object;
 use crate::shm::ring::{Got, Next, Put, Receiving, Ring, Room, SPARE, Sending};
 use crate::sys::clock::Deadline;
 use crate::wire::handles::{Carried, Received};
-use crate::wire::post::{Incoming, Outgoing, Post};
+use crate::wire::post::{Outgoing, Post};
 use crate::wire::travel::Handle;
 use crate::{Data, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -91,12 +92,10 @@ impl<T: Data> Ringed<T> {
         note: impl FnMut(u64) -> io::Result<()>,
         deadline: Deadline,
     ) -> Result<Option<T>> {
-        let mut taking = Taking { incoming: Incoming(&self.post), note };
+        let mut taking = Taking { post: &self.post, note, types: PhantomData };
         let got = self.ring.get(&mut taking, deadline);
         match got.map_err(|error| line::trouble("no item was taken", error))? {
-            Got::Item(taken) => {
-                item::decode(taken.bytes.as_slice(), taken.mail.unwrap_or_default()).map(Some)
-            }
+            Got::Item(taken) => taken.item.decoded(taken.mail).map(Some),
             Got::Empty => Ok(None),
             Got::Closed | Got::Over => Err(line::closed(NO_GET)),
         }
@@ -128,16 +127,23 @@ impl<T: Data> Ringed<T> {
 }
 
 /// What is done with an item while nobody else can take one.
-struct Taking<'a, N> {
-    incoming: Incoming<'a>,
+struct Taking<'a, T, N> {
+    post: &'a Post,
     note: N,
+    types: PhantomData<T>,
 }
 
-impl<N: FnMut(u64) -> io::Result<()>> Receiving for Taking<'_, N> {
+impl<T: Data, N: FnMut(u64) -> io::Result<()>> Receiving for Taking<'_, T, N> {
+    type Item = Arrived<T>;
     type Mail = Received;
 
+    #[inline]
+    fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<Arrived<T>> {
+        Arrived::copied(bytes)
+    }
+
     fn mail(&mut self, number: u64) -> Option<Received> {
-        self.incoming.mail(number)
+        self.post.receive(number)
     }
 
     #[inline]

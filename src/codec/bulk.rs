@@ -1,9 +1,10 @@
 //! The types that are copied as they are: numbers, and vectors of them.
 
 use super::sink::{Reader, Sink};
-use crate::wire::parent_link::CopyOut;
+use crate::shm::bytes::CopyOut;
 use bytemuck::Pod;
 use std::any::{Any, TypeId};
+use std::io;
 
 /// Runs the body with `$n` naming each number type in turn. The comparison of type ids in the
 /// body is decided when `T` is known, so only the branch for `T` is left in the program.
@@ -134,27 +135,46 @@ fn take_vec<N: Pod>(reader: &mut Reader<'_>) -> Option<Vec<N>> {
     })
 }
 
-/// Decodes a bulk vector out of bytes that can only be copied; `None` if `T` is none.
-pub(super) fn take_copied<T: 'static>(source: &impl CopyOut) -> Option<Option<T>> {
+/// Decodes a bulk value out of bytes that can only be copied, straight to where it will be: `None`
+/// if `T` is no bulk type, else the value if the bytes are those of one. Runs no code of the user's.
+#[inline]
+pub(crate) fn take_copied<T: 'static>(source: &impl CopyOut) -> Option<io::Result<Option<T>>> {
     let mut value: Option<T> = None;
     for_each_number!(N => {
+        if is::<T, N>()
+            && let Some(slot) = (&mut value as &mut dyn Any).downcast_mut::<Option<N>>()
+        {
+            let copied = copy_number(source).map(|number| *slot = number);
+            return Some(copied.map(|()| value));
+        }
         if is::<T, Vec<N>>()
             && let Some(slot) = (&mut value as &mut dyn Any).downcast_mut::<Option<Vec<N>>>()
         {
-            *slot = copy_vec(source);
-            return Some(value);
+            let copied = copy_vec(source).map(|numbers| *slot = numbers);
+            return Some(copied.map(|()| value));
         }
     });
     None
 }
 
-fn copy_vec<N: Pod>(source: &impl CopyOut) -> Option<Vec<N>> {
-    let mut header = [0; 8];
-    let body = source.len().checked_sub(header.len())?;
-    source.copy_out(0, &mut header);
-    let count = usize::try_from(u64::from_ne_bytes(header)).ok()?;
-    if count.checked_mul(size_of::<N>())? != body {
-        return None;
+#[inline]
+fn copy_number<N: Pod>(source: &impl CopyOut) -> io::Result<Option<N>> {
+    if source.len() != size_of::<N>() {
+        return Ok(None);
     }
-    Some(source.copy_out_vec(header.len(), count))
+    let mut number = N::zeroed();
+    source.copy_out(0, bytemuck::bytes_of_mut(&mut number))?;
+    Ok(Some(number))
+}
+
+fn copy_vec<N: Pod>(source: &impl CopyOut) -> io::Result<Option<Vec<N>>> {
+    let mut header = 0_u64;
+    let Some(body) = source.len().checked_sub(size_of_val(&header)) else { return Ok(None) };
+    source.copy_out(0, bytemuck::bytes_of_mut(&mut header))?;
+    // The bytes are there before memory is reserved for them.
+    let count = usize::try_from(header).ok();
+    let Some(count) = count.filter(|count| count.checked_mul(size_of::<N>()) == Some(body)) else {
+        return Ok(None);
+    };
+    source.copy_out_vec(size_of_val(&header), count).map(Some)
 }

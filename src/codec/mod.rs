@@ -14,10 +14,10 @@ mod value;
 pub use arguments::Arguments;
 pub(crate) use arguments::encode_arguments;
 pub(crate) use arguments::sealed::Encode;
-pub(crate) use bulk::parts as bulk_parts;
+pub(crate) use bulk::{parts as bulk_parts, take_copied as bulk_copied};
 pub use sink::Reader;
 pub use value::Data;
 pub(crate) use value::{
-    Emitted, NotDecoded, NotEncoded, decode_block, decode_entry, decode_value, encode_value,
-    may_carry, naming,
+    Emitted, NotDecoded, NotEncoded, decode_block, decode_entry, decode_value, encode_serde,
+    encode_value, may_carry, naming, wrong_length,
 };

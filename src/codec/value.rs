@@ -3,9 +3,9 @@
 use super::bulk;
 use super::sink::{Counter, Into, Reader, Sink, SliceSink};
 use crate::error::Kind;
+use crate::shm::bytes::CopyOut;
 use crate::wire::control::Failure;
 use crate::wire::handles::{self, Carried};
-use crate::wire::parent_link::CopyOut;
 use crate::wire::worker_link::{Emit, Fill};
 use crate::{Error, Execution};
 use serde::Serialize;
@@ -77,11 +77,20 @@ pub(crate) fn encode_value<T: Data>(value: &T, sink: &mut impl Sink) -> Result<(
     match bulk::put(value, sink) {
         Some(true) => Ok(()),
         Some(false) => Err(NotEncoded::Full),
-        None => match postcard::serialize_with_flavor(value, Into(sink)) {
-            Ok(()) => Ok(()),
-            Err(postcard::Error::SerializeBufferFull) => Err(NotEncoded::Full),
-            Err(error) => Err(NotEncoded::Refused(reason::<T>(&error))),
-        },
+        None => encode_serde(value, sink),
+    }
+}
+
+/// Encodes something borrowed as an owned value of the same shape, which is no number or vector of
+/// numbers, would be.
+pub(crate) fn encode_serde<T: Serialize>(
+    value: &T,
+    sink: &mut impl Sink,
+) -> Result<(), NotEncoded> {
+    match postcard::serialize_with_flavor(value, Into(sink)) {
+        Ok(()) => Ok(()),
+        Err(postcard::Error::SerializeBufferFull) => Err(NotEncoded::Full),
+        Err(error) => Err(NotEncoded::Refused(reason::<T>(&error))),
     }
 }
 
@@ -166,11 +175,20 @@ pub(crate) fn decode_entry<T: Data>(reader: &mut Reader<'_>) -> Result<T, NotDec
 /// Decodes a value from hostile bytes, which are only ever copied out. A vector of numbers is
 /// copied once, straight to where it will be.
 pub(crate) fn decode_block<T: Data>(source: &impl CopyOut) -> Result<T, NotDecoded> {
+    let not_copied = |error| NotDecoded(format!("a {}: {error}", type_name::<T>()));
     match bulk::take_copied(source) {
-        Some(Some(value)) => Ok(value),
-        Some(None) => Err(NotDecoded(format!("a {}: a wrong length", type_name::<T>()))),
-        None => decode_value(&mut Reader(&source.copy_out_vec::<u8>(0, source.len()))),
+        Some(copied) => copied.map_err(not_copied)?.ok_or_else(wrong_length::<T>),
+        None => {
+            let bytes = source.copy_out_vec::<u8>(0, source.len()).map_err(not_copied)?;
+            decode_value(&mut Reader(&bytes))
+        }
     }
+}
+
+/// The bytes are not those of a bulk value of this type.
+#[cold]
+pub(crate) fn wrong_length<T>() -> NotDecoded {
+    NotDecoded(format!("a {}: a wrong length", type_name::<T>()))
 }
 
 /// A value on its way into a result ring or block.
@@ -222,6 +240,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+    use std::io;
 
     struct Copied<'a>(&'a [u8]);
 
@@ -229,12 +248,13 @@ mod tests {
         fn len(&self) -> usize {
             self.0.len()
         }
-        fn copy_out(&self, at: usize, target: &mut [u8]) {
+        fn copy_out(&self, at: usize, target: &mut [u8]) -> io::Result<()> {
             target.copy_from_slice(&self.0[at..at + target.len()]);
+            Ok(())
         }
-        fn copy_out_vec<N: bytemuck::Pod>(&self, at: usize, count: usize) -> Vec<N> {
+        fn copy_out_vec<N: bytemuck::Pod>(&self, at: usize, count: usize) -> io::Result<Vec<N>> {
             let bytes = &self.0[at..at + count * size_of::<N>()];
-            bytemuck::pod_collect_to_vec(bytes)
+            Ok(bytemuck::pod_collect_to_vec(bytes))
         }
     }
 

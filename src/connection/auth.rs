@@ -37,7 +37,7 @@ const ACCEPTED: u8 = 1;
 const WRONG_USER: u8 = 1;
 
 /// Random bytes of the kernel.
-pub(super) fn random<const N: usize>() -> Result<[u8; N]> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     let failed = |error| Error::new(Kind::Os, format!("the kernel has no random bytes: {error}"));
     getrandom::fill(&mut bytes).map_err(failed)?;

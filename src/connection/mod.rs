@@ -49,6 +49,7 @@ mod pending;
 mod users;
 
 pub use address::Address;
+pub(crate) use auth::random;
 pub use client::{Client, ClientBuilder};
 pub use connection::{Connection, Credentials};
 pub use listener::{Listener, ListenerBuilder, ListenerStats};

@@ -1,9 +1,22 @@
-//! A private copy of a few bytes, without an allocation when they are few.
+//! A private copy of a few bytes, without an allocation when they are few; and what is copied.
 
 use super::segment::Segment;
+use bytemuck::Pod;
 use std::fmt;
+use std::io;
 
 const INLINE: usize = 38;
+
+/// Bytes that can only be copied: another process may be changing them, or they are in a file.
+/// Ranges must lie within the length.
+pub(crate) trait CopyOut {
+    /// How many there are.
+    fn len(&self) -> usize;
+    /// Copies bytes.
+    fn copy_out(&self, at: usize, target: &mut [u8]) -> io::Result<()>;
+    /// Copies numbers into a new vector.
+    fn copy_out_vec<N: Pod>(&self, at: usize, count: usize) -> io::Result<Vec<N>>;
+}
 
 /// Owned bytes; up to 38 of them live in the value itself.
 #[derive(Clone)]
@@ -20,6 +33,18 @@ impl Bytes {
         } else {
             Self::Heap(segment.copy_out_vec(at, len))
         }
+    }
+
+    /// All bytes of the source.
+    #[inline]
+    pub(crate) fn of(source: &impl CopyOut) -> io::Result<Self> {
+        let len = source.len();
+        if len > INLINE {
+            return source.copy_out_vec(0, len).map(Self::Heap);
+        }
+        let mut bytes = [0; INLINE];
+        source.copy_out(0, &mut bytes[..len])?;
+        Ok(Self::Inline(len as u8, bytes))
     }
 
     /// Bytes of this length that `fill` writes.

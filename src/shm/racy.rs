@@ -13,6 +13,7 @@ const LONG: usize = 256;
 /// # Safety
 /// `source` is readable and `target` writable for `len` bytes, they do not overlap, and nobody
 /// else accesses `target`.
+#[inline]
 pub(super) unsafe fn copy_out(source: *const u8, target: *mut u8, len: usize) {
     // SAFETY: passed on from the caller.
     if len >= LONG && unsafe { string_copy(source, target, len) } {
@@ -49,6 +50,7 @@ pub(super) unsafe fn copy_out(source: *const u8, target: *mut u8, len: usize) {
 /// # Safety
 /// `source` is readable and `target` writable for `len` bytes, they do not overlap, and nobody
 /// else writes to `source`.
+#[inline]
 pub(super) unsafe fn copy_in(source: *const u8, target: *mut u8, len: usize) {
     // SAFETY: passed on from the caller.
     if len >= LONG && unsafe { string_copy(source, target, len) } {

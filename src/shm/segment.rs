@@ -76,6 +76,7 @@ impl Segment {
     }
 
     /// The 64-bit word at byte `at`.
+    #[inline]
     pub(crate) fn word64(&self, at: usize) -> &AtomicU64 {
         let address = self.address(at, 8);
         debug_assert!(address.cast::<u64>().is_aligned());
@@ -83,11 +84,21 @@ impl Segment {
         unsafe { AtomicU64::from_ptr(address.cast()) }
     }
 
+    /// The 64-bit words from byte `at` on.
+    #[inline]
+    pub(crate) fn words64<const COUNT: usize>(&self, at: usize) -> &[AtomicU64; COUNT] {
+        let address = self.address(at, 8 * COUNT);
+        debug_assert!(address.cast::<u64>().is_aligned());
+        // SAFETY: as for `word64`, for each of them.
+        unsafe { &*address.cast() }
+    }
+
     /// Copies bytes out that another process may be changing meanwhile: the result is some mix of
     /// old and new, never undefined.
     ///
     /// # Panics
     /// If the range is not inside the segment; callers check untrusted positions first.
+    #[inline]
     pub(crate) fn copy_out(&self, at: usize, target: &mut [u8]) {
         if target.is_empty() {
             return;
@@ -103,6 +114,7 @@ impl Segment {
     ///
     /// # Panics
     /// If the range is not inside the segment.
+    #[inline]
     pub(crate) fn copy_in(&self, at: usize, source: &[u8]) {
         if source.is_empty() {
             return;
@@ -157,6 +169,7 @@ impl Segment {
         unsafe { std::slice::from_raw_parts_mut(start, len) }
     }
 
+    #[inline]
     fn address(&self, at: usize, len: usize) -> *mut u8 {
         let end = at.checked_add(len);
         assert!(end.is_some_and(|end| end <= self.0.len()), "a range outside the segment");

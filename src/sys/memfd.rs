@@ -5,12 +5,13 @@
 
 use super::mmap::page_size;
 use super::room;
+use bytemuck::Pod;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
-use nix::sys::uio::pwrite;
+use nix::sys::uio::{pread, pwrite};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -134,34 +135,54 @@ pub(crate) fn write_at(fd: impl AsFd, mut at: usize, mut bytes: &[u8]) -> io::Re
     Ok(())
 }
 
-/// Reads `len` bytes from byte `at` on, into memory that is not cleared first.
+/// Reads the bytes from byte `at` on.
 ///
 /// # Errors
-/// `InvalidData` if the whole file does not have that much memory: whoever made it claims more
-/// than was paid for. `OutOfMemory` if there is none for the copy.
-pub(crate) fn read_at(fd: impl AsFd, at: usize, len: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if fstat(&fd)?.st_blocks.saturating_mul(512) < i64::try_from(len).unwrap_or(i64::MAX) {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    bytes.try_reserve_exact(len)?;
-    while bytes.len() < len {
-        let done = bytes.len();
-        let offset = i64::try_from(at + done).map_err(|_| Errno::EINVAL)?;
-        let spare = &mut bytes.spare_capacity_mut()[..len - done];
-        // SAFETY: the kernel writes at most as many bytes as the spare capacity has.
-        let read = unsafe {
-            libc::pread(fd.as_fd().as_raw_fd(), spare.as_mut_ptr().cast(), spare.len(), offset)
-        };
-        match Errno::result(read) {
+/// `InvalidData` if the file ends before.
+pub(crate) fn read_at(fd: impl AsFd, mut at: usize, mut target: &mut [u8]) -> io::Result<()> {
+    while !target.is_empty() {
+        match pread(&fd, target, i64::try_from(at).map_err(|_| Errno::EINVAL)?) {
             Ok(0) => return Err(io::ErrorKind::InvalidData.into()),
-            // SAFETY: the kernel has written that many bytes behind the old length.
-            Ok(read) => unsafe { bytes.set_len(done + read as usize) },
+            Ok(read) => (at, target) = (at + read, &mut target[read..]),
             Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(bytes)
+    Ok(())
+}
+
+/// Reads `count` numbers from byte `at` on, into memory that is not cleared first.
+///
+/// # Errors
+/// `InvalidData` if the whole file does not have that much memory: whoever made it claims more
+/// than was paid for. `OutOfMemory` if there is none for the copy.
+pub(crate) fn read_vec_at<N: Pod>(fd: impl AsFd, at: usize, count: usize) -> io::Result<Vec<N>> {
+    let len = count.checked_mul(size_of::<N>()).ok_or(Errno::EINVAL)?;
+    if fstat(&fd)?.st_blocks.saturating_mul(512) < i64::try_from(len).unwrap_or(i64::MAX) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut numbers = Vec::<N>::new();
+    numbers.try_reserve_exact(count)?;
+    let start = numbers.as_mut_ptr().cast::<u8>();
+    let mut done = 0;
+    while done < len {
+        let offset = i64::try_from(at + done).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: the kernel writes at most the `len - done` bytes that are left of the room for
+        // `count` numbers, `len` bytes, which the vector has just reserved.
+        let read = unsafe {
+            let target = start.add(done).cast();
+            libc::pread(fd.as_fd().as_raw_fd(), target, len - done, offset)
+        };
+        match Errno::result(read) {
+            Ok(0) => return Err(io::ErrorKind::InvalidData.into()),
+            Ok(read) => done += read as usize,
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // SAFETY: the kernel has written all bytes of `count` numbers, and any bytes are an `N` (`Pod`).
+    unsafe { numbers.set_len(count) };
+    Ok(numbers)
 }
 
 /// The length of a memfd that somebody else made and whose memory need not all be there.

@@ -14,6 +14,7 @@ mod holes;
 pub(crate) mod identity;
 pub(crate) mod image;
 pub(crate) mod lifeline;
+pub(crate) mod limits;
 pub(crate) mod memfd;
 pub(crate) mod mmap;
 pub(crate) mod named;

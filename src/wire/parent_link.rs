@@ -7,7 +7,7 @@ use super::worker_link::{ONE_SHOT, POOLED_BLOCKS};
 use crate::error::PanicInfo;
 use crate::shm::block::{ResultBlock, WriterBlock};
 use crate::shm::board::{Board, Command};
-use crate::shm::bytes::Bytes;
+use crate::shm::bytes::{Bytes, CopyOut};
 use crate::shm::claim::{self, Position};
 use crate::shm::object::Object;
 use crate::shm::park;
@@ -59,23 +59,14 @@ impl CopyOut for BlockBytes {
         self.len
     }
 
-    fn copy_out(&self, at: usize, target: &mut [u8]) {
+    fn copy_out(&self, at: usize, target: &mut [u8]) -> io::Result<()> {
         self.block.copy_out(at, target);
+        Ok(())
     }
 
-    fn copy_out_vec<N: Pod>(&self, at: usize, count: usize) -> Vec<N> {
-        self.block.copy_out_vec(at, count)
+    fn copy_out_vec<N: Pod>(&self, at: usize, count: usize) -> io::Result<Vec<N>> {
+        Ok(self.block.copy_out_vec(at, count))
     }
-}
-
-/// Hostile bytes, which can only be copied. Ranges must lie within the length.
-pub(crate) trait CopyOut {
-    /// How many there are.
-    fn len(&self) -> usize;
-    /// Copies bytes.
-    fn copy_out(&self, at: usize, target: &mut [u8]);
-    /// Copies numbers into a new vector.
-    fn copy_out_vec<N: Pod>(&self, at: usize, count: usize) -> Vec<N>;
 }
 
 impl Drop for BlockBytes {

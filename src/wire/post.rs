@@ -7,7 +7,7 @@
 
 use super::handles::{self, Carried, Received};
 use crate::shm::object::Object;
-use crate::shm::ring::{Receiving, Sending};
+use crate::shm::ring::Sending;
 use crate::sys::socket;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -143,18 +143,6 @@ pub(crate) struct Outgoing<'a>(pub(crate) &'a Post, pub(crate) &'a Carried);
 impl Sending for Outgoing<'_> {
     fn mail(&mut self, number: u64) -> io::Result<bool> {
         self.0.send(number, self.1)
-    }
-}
-
-/// Objects on their way out of a ring.
-#[derive(Debug)]
-pub(crate) struct Incoming<'a>(pub(crate) &'a Post);
-
-impl Receiving for Incoming<'_> {
-    type Mail = Received;
-
-    fn mail(&mut self, number: u64) -> Option<Received> {
-        self.0.receive(number)
     }
 }
 

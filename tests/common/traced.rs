@@ -1,10 +1,19 @@
 //! Processes that are killed at one instruction after the other of a call: each is traced, goes step by
 //! step, and gets no further.
 
+use multiproc::JoinableQueue;
+
 /// At how many instructions of a call a process is killed.
-const KILLS: u64 = 25;
+const KILLS: u64 = 40;
 /// How far into a call. What comes later of a long one is the copy of its bytes.
-const FAR: u64 = 15_000;
+const FAR: u64 = 60_000;
+
+/// A process finds out who it is when it first uses a queue, which takes longer than the call.
+fn know_itself() {
+    let jobs = JoinableQueue::new().expect("memory");
+    jobs.put(1_u8).expect("it is open");
+    assert!(jobs.get().is_ok() && jobs.task_done().is_ok());
+}
 
 /// A child of this process that is traced, and stands before its call.
 struct Traced(i32);
@@ -24,7 +33,10 @@ impl Traced {
             // SAFETY: the child asks to be traced and stops; what it runs is safe code. It leaves
             // without running anybody's exit handlers.
             0 => unsafe {
-                libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
+                if libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) != 0 {
+                    libc::_exit(1);
+                }
+                know_itself();
                 libc::raise(libc::SIGSTOP);
                 act();
                 libc::_exit(0)
@@ -32,7 +44,7 @@ impl Traced {
             pid => {
                 assert!(pid > 0, "fork");
                 let child = Self(pid);
-                assert!(child.wait() == Step::Stopped, "it stands before its call");
+                assert!(child.wait() == Step::Stopped, "it cannot be traced here (ptrace)");
                 child
             }
         }

@@ -1,8 +1,9 @@
 //! An end of a pipe, whatever its messages are.
 
+use crate::channel::item::Copied;
 use crate::channel::line;
 use crate::error::Kind;
-use crate::shm::bytes::Bytes;
+use crate::shm::bytes::CopyOut;
 use crate::shm::memory;
 use crate::shm::object::Object;
 use crate::shm::ring::{Got, Next, Progress, Put, Receiving, Ring, Room, SPARE, Sending};
@@ -13,6 +14,7 @@ use crate::wire::travel::Handle;
 use crate::{Error, Execution, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -108,7 +110,7 @@ pub(super) fn ring(shape: u64) -> io::Result<Ring> {
     Ok(ring)
 }
 
-fn open(Handle(object): Handle, shape: u64) -> io::Result<Ring> {
+pub(super) fn open_ring(object: Arc<Object>, shape: u64) -> io::Result<Ring> {
     let ring = Ring::open(object, KIND)?;
     // Relaxed: written before it was sent.
     match ring.memory().word(SHAPE).load(Ordering::Relaxed) == shape {
@@ -170,16 +172,16 @@ impl End {
     /// Receives a message of this kind, and of so many bytes at most, waiting for it until the
     /// deadline. What is not as wanted is left there.
     #[inline]
-    pub(super) fn recv(
+    pub(super) fn recv<C: Copied>(
         &self,
         what: What,
         max: usize,
         deadline: Deadline,
-    ) -> Result<Option<(Bytes, Received)>> {
+    ) -> Result<Option<(C, Option<Received>)>> {
         let (ring, post) = (self.inward()?, self.post()?);
-        let mut inn = In { post, what, max, refusal: None };
+        let mut inn = In { post, what, max, refusal: None, types: PhantomData };
         match ring.get(&mut inn, deadline) {
-            Ok(Got::Item(taken)) => Ok(Some((taken.bytes, taken.mail.unwrap_or_default()))),
+            Ok(Got::Item(taken)) => Ok(Some((taken.item, taken.mail))),
             Ok(Got::Empty) => Ok(None),
             Ok(Got::Closed | Got::Over) => Err(end_of_file()),
             Err(error) => {
@@ -209,6 +211,12 @@ impl End {
         Ok((self.inward()?, self.post()?))
     }
 
+    /// The parts: the ring that is written, the one that is read, the socket.
+    pub(super) fn objects(&self) -> Vec<Arc<Object>> {
+        let (outward, inward, post) = self.handles();
+        [outward, inward, post].into_iter().flatten().map(|Handle(object)| object).collect()
+    }
+
     /// The parts as they travel.
     fn handles(&self) -> (Option<Handle>, Option<Handle>, Option<Handle>) {
         let of = |object: &Arc<Object>| Handle(object.clone());
@@ -233,7 +241,7 @@ impl End {
         let (out, inn, post): Parts = Deserialize::deserialize(from)?;
         let ring = |handle: Option<Handle>, shape: Option<u64>| match (handle, shape) {
             (None, None) => Ok(None),
-            (Some(handle), Some(shape)) => open(handle, shape).map(Some),
+            (Some(Handle(object)), Some(shape)) => open_ring(object, shape).map(Some),
             _ => Err(io::ErrorKind::InvalidData.into()),
         };
         let refuse = || {
@@ -300,15 +308,22 @@ impl Sending for Out<'_> {
 }
 
 /// A message on its way in.
-struct In<'a> {
+struct In<'a, C> {
     post: &'a Post,
     what: What,
     max: usize,
     refusal: Option<Error>,
+    types: PhantomData<C>,
 }
 
-impl Receiving for In<'_> {
+impl<C: Copied> Receiving for In<'_, C> {
+    type Item = C;
     type Mail = Received;
+
+    #[inline]
+    fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<C> {
+        C::copied(bytes)
+    }
 
     fn mail(&mut self, number: u64) -> Option<Received> {
         self.post.receive(number)

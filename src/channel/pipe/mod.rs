@@ -2,10 +2,12 @@
 
 mod duplex;
 mod end;
+mod raw;
 mod receiver;
 mod sender;
 
 pub use duplex::PipeEnd;
+pub(crate) use raw::RawEnd;
 pub use receiver::{Messages, PipeReceiver};
 pub use sender::PipeSender;
 

@@ -1,5 +1,7 @@
 use super::end::{End, What};
-use crate::channel::{item, line};
+use crate::channel::item::Arrived;
+use crate::channel::line;
+use crate::shm::bytes::Bytes;
 use crate::shm::ring::Ring;
 use crate::sys::clock::Deadline;
 use crate::wire::post::Post;
@@ -79,10 +81,8 @@ impl<T: Data> PipeReceiver<T> {
 
     #[inline]
     fn recv_until(&self, deadline: Deadline) -> Result<Option<T>> {
-        match self.0.recv(What::Value, usize::MAX, deadline)? {
-            None => Ok(None),
-            Some((bytes, received)) => item::decode(bytes.as_slice(), received).map(Some),
-        }
+        let message = self.0.recv::<Arrived<T>>(What::Value, usize::MAX, deadline)?;
+        message.map(|(message, received)| message.decoded(received)).transpose()
     }
 
     /// Receives a message that was sent by `send_bytes`, of `max` bytes at most.
@@ -93,7 +93,7 @@ impl<T: Data> PipeReceiver<T> {
     /// to be received otherwise.
     pub fn recv_bytes(&self, max: usize) -> Result<Vec<u8>> {
         loop {
-            if let Some((bytes, _)) = self.0.recv(What::Raw, max, Deadline::NEVER)? {
+            if let Some((bytes, _)) = self.0.recv::<Bytes>(What::Raw, max, Deadline::NEVER)? {
                 return Ok(bytes.into_vec());
             }
         }
@@ -106,7 +106,9 @@ impl<T: Data> PipeReceiver<T> {
     /// As [`recv_bytes`](Self::recv_bytes).
     pub fn recv_bytes_into(&self, buffer: &mut [u8]) -> Result<usize> {
         loop {
-            if let Some((bytes, _)) = self.0.recv(What::Raw, buffer.len(), Deadline::NEVER)? {
+            if let Some((bytes, _)) =
+                self.0.recv::<Bytes>(What::Raw, buffer.len(), Deadline::NEVER)?
+            {
                 let bytes = bytes.as_slice();
                 buffer[..bytes.len()].copy_from_slice(bytes);
                 return Ok(bytes.len());

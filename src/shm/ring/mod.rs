@@ -9,7 +9,7 @@ mod layout;
 mod line;
 mod spill;
 
-use super::bytes::Bytes;
+use super::bytes::CopyOut;
 use super::lock;
 use super::memory::{Kind, Memory};
 use super::nap::Nap;
@@ -19,9 +19,10 @@ use super::segment::Segment;
 use crate::sys::clock::Deadline;
 use crate::sys::memfd;
 use crate::sys::spin::Spin;
+use bytemuck::Pod;
 use ends::{CLOSED, Moved, POLLED, Position, same_number};
 use layout::{Generation, LAST, MAX_INLINE};
-use line::{Content, Line, MAX_IN_LINE};
+use line::{Content, IN_LINE, Line, MAX_IN_LINE};
 use spill::{Place, Places};
 use std::io;
 use std::sync::Arc;
@@ -76,9 +77,9 @@ pub(crate) enum Put {
 
 /// What became of an attempt to take an item.
 #[derive(Debug)]
-pub(crate) enum Got<M> {
+pub(crate) enum Got<I, M> {
     /// An item.
-    Item(Taken<M>),
+    Item(Taken<I, M>),
     /// There was none until the deadline.
     Empty,
     /// The ring is closed, and all has been taken.
@@ -89,8 +90,9 @@ pub(crate) enum Got<M> {
 
 /// An item that was taken.
 #[derive(Debug)]
-pub(crate) struct Taken<M> {
-    pub(crate) bytes: Bytes,
+pub(crate) struct Taken<I, M> {
+    /// What was made of its bytes.
+    pub(crate) item: I,
     /// What came beside it.
     pub(crate) mail: Option<M>,
 }
@@ -115,7 +117,13 @@ pub(crate) trait Sending {
 
 /// What a consumer does under the get lock, before it takes an item.
 pub(crate) trait Receiving {
+    /// What is made of the bytes of an item.
+    type Item;
+    /// What comes beside it.
     type Mail;
+    /// Copies the bytes of an item out of the ring, and does nothing else: nobody else can take one
+    /// meanwhile. An error leaves the item where it is, if it is not a large one.
+    fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<Self::Item>;
     /// What came under this number; `None` if it is not there any more. All lower numbers are
     /// needed no longer.
     fn mail(&mut self, number: u64) -> Option<Self::Mail>;
@@ -566,7 +574,7 @@ impl Ring {
         &self,
         receiving: &mut R,
         deadline: Deadline,
-    ) -> io::Result<Got<R::Mail>> {
+    ) -> io::Result<Got<R::Item, R::Mail>> {
         let mut wait = Wait::new(deadline);
         loop {
             match self.wait_for_item(&mut wait, || receiving.is_over()) {
@@ -642,7 +650,7 @@ impl Ring {
         &self,
         turn: Turn<'_>,
         receiving: &mut R,
-    ) -> io::Result<Option<Taken<R::Mail>>> {
+    ) -> io::Result<Option<Taken<R::Item, R::Mail>>> {
         let head = self.head().load(Ordering::Acquire);
         if head & CLOSED != 0 || self.nothing_after(head).is_some() {
             return Ok(None);
@@ -650,21 +658,13 @@ impl Ring {
         let (at, line) = self.line_at(Position::of(head))?;
         let (segment, generation) = (self.segment(at.generation)?, Generation(at.generation));
         receiving.taking(Next { number: at.number, tag: line.tag, len: line.len })?;
-        let mut place = None;
-        let mut bytes = Bytes::from(&[][..]);
-        match line.content {
-            Content::Moved(_) => {}
-            Content::Line(inline) => {
-                bytes = Bytes::from(&inline[..(line.len as usize).min(MAX_IN_LINE)]);
-            }
-            Content::Bytes(offset) => bytes = copy(segment, generation, offset, line.len)?,
-            Content::Spilled(seat) => {
-                place = self.places().take(seat, at.number, line.len);
-                if place.is_none() {
-                    return self.lose(at);
-                }
-            }
-        }
+        let held = match line.content {
+            Content::Spilled(seat) => match self.places().take(seat, at.number, line.len) {
+                Some(place) => Held::Place(place),
+                None => return self.lose(at),
+            },
+            _ => Held::Item(receiving.copy(&Inside::of(segment, at, &line)?)?),
+        };
         let mail = match line.mail {
             0 => None,
             number => match receiving.mail(number) {
@@ -677,13 +677,13 @@ impl Ring {
         };
         drop(turn);
         ends::wake(self.head(), moved);
-        if let Some(place) = place {
-            let read = place.read().inspect_err(|_| {
+        let item = match held {
+            Held::Item(item) => item,
+            Held::Place(place) => receiving.copy(&place).inspect_err(|_| {
                 self.memory.word(layout::LOST).fetch_add(1, Ordering::Relaxed);
-            });
-            bytes = Bytes::Heap(read?);
-        }
-        Ok(Some(Taken { bytes, mail }))
+            })?,
+        };
+        Ok(Some(Taken { item, mail }))
     }
 
     /// The line of the item at the head, wherever marks lead to.
@@ -705,7 +705,7 @@ impl Ring {
     }
 
     /// Passes over an item of which a part is gone with a process that died.
-    fn lose<M>(&self, at: Position) -> io::Result<Option<Taken<M>>> {
+    fn lose<I, M>(&self, at: Position) -> io::Result<Option<Taken<I, M>>> {
         if let Some(moved) = ends::advance(self.head(), at.next()) {
             ends::wake(self.head(), moved);
             self.memory.word(layout::LOST).fetch_add(1, Ordering::Relaxed);
@@ -902,27 +902,68 @@ impl Spot<'_> {
     /// Writes the bytes of the item.
     #[inline]
     fn fill(&self, parts: [&[u8]; 2]) -> Content {
-        let Some(start) = self.start else {
-            let mut line = [0; MAX_IN_LINE];
-            let (first, rest) = line.split_at_mut(parts[0].len());
-            first.copy_from_slice(parts[0]);
-            rest[..parts[1].len()].copy_from_slice(parts[1]);
-            return Content::Line(line);
+        let (at, content) = match self.start {
+            None => (self.generation().line(self.at.number) + IN_LINE, Content::Line),
+            Some(start) => (self.generation().bytes_at() + start as usize, Content::Bytes(start)),
         };
-        let at = self.generation().bytes_at() + start as usize;
         self.segment.copy_in(at, parts[0]);
         self.segment.copy_in(at + parts[0].len(), parts[1]);
-        Content::Bytes(start)
+        content
     }
 }
 
-/// A private copy of bytes of a generation.
-fn copy(segment: &Segment, generation: Generation, offset: u64, len: u64) -> io::Result<Bytes> {
-    let inside = offset.checked_add(len).is_some_and(|end| end <= generation.bytes());
-    if !inside || len > MAX_INLINE as u64 {
-        return damaged();
+/// An item that is being taken.
+enum Held<'a, I> {
+    Item(I),
+    /// It is copied when the next consumer may have its turn.
+    Place(Place<'a>),
+}
+
+/// The bytes of an item that is inside of a generation.
+struct Inside<'a> {
+    segment: &'a Segment,
+    at: usize,
+    len: usize,
+}
+
+impl<'a> Inside<'a> {
+    /// Where the line says that they are, if that is possible.
+    #[inline]
+    fn of(segment: &'a Segment, at: Position, line: &Line) -> io::Result<Self> {
+        let generation = Generation(at.generation);
+        let (start, len) = match line.content {
+            Content::Line => {
+                let len = (line.len as usize).min(MAX_IN_LINE);
+                (generation.line(at.number) + IN_LINE, len)
+            }
+            Content::Bytes(offset) => {
+                let end = offset.checked_add(line.len);
+                if end.is_none_or(|end| end > generation.bytes()) || line.len > MAX_INLINE as u64 {
+                    return damaged();
+                }
+                (generation.bytes_at() + offset as usize, line.len as usize)
+            }
+            Content::Spilled(_) | Content::Moved(_) => return damaged(),
+        };
+        Ok(Self { segment, at: start, len })
     }
-    Ok(Bytes::copied(segment, generation.bytes_at() + offset as usize, len as usize))
+}
+
+impl CopyOut for Inside<'_> {
+    #[inline]
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    fn copy_out(&self, at: usize, target: &mut [u8]) -> io::Result<()> {
+        self.segment.copy_out(self.at + at, target);
+        Ok(())
+    }
+
+    fn copy_out_vec<N: Pod>(&self, at: usize, count: usize) -> io::Result<Vec<N>> {
+        Ok(self.segment.copy_out_vec(self.at + at, count))
+    }
 }
 
 /// How long somebody who only tries waits for a lock that is never held for long.

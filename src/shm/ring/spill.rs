@@ -12,11 +12,14 @@
 use super::ends::{NUMBERS, Position};
 use super::layout::{self, MAX_ITEM};
 use crate::shm::atomic::Word64;
+use crate::shm::bytes::CopyOut;
 use crate::shm::memory::Memory;
 use crate::shm::owner::{self, Look};
 use crate::shm::seats::{SEATS, Seats, Table};
 use crate::sys::memfd;
+use bytemuck::Pod;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 
 /// The owner of what is in the ring. No thread has such a name: it would have no start.
@@ -163,10 +166,22 @@ impl Place<'_> {
         std::mem::forget(self);
     }
 
-    /// The bytes.
-    pub(super) fn read(&self) -> io::Result<Vec<u8>> {
-        let at = layout::spill_at(self.seat);
-        memfd::read_at(self.places.memory.object().fd(), at, self.len)
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.places.memory.object().fd()
+    }
+}
+
+impl CopyOut for Place<'_> {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn copy_out(&self, at: usize, target: &mut [u8]) -> io::Result<()> {
+        memfd::read_at(self.fd(), layout::spill_at(self.seat) + at, target)
+    }
+
+    fn copy_out_vec<N: Pod>(&self, at: usize, count: usize) -> io::Result<Vec<N>> {
+        memfd::read_vec_at(self.fd(), layout::spill_at(self.seat) + at, count)
     }
 }
 

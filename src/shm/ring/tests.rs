@@ -1,4 +1,5 @@
 use super::*;
+use crate::shm::bytes::Bytes;
 use std::collections::HashMap;
 use std::thread;
 
@@ -6,7 +7,11 @@ use std::thread;
 struct Plain;
 
 impl Receiving for Plain {
+    type Item = Bytes;
     type Mail = ();
+    fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<Bytes> {
+        Bytes::of(bytes)
+    }
     fn mail(&mut self, _: u64) -> Option<()> {
         None
     }
@@ -25,7 +30,7 @@ fn put(ring: &Ring, bytes: &[u8], deadline: Deadline) -> Put {
 
 fn get(ring: &Ring, deadline: Deadline) -> Option<Vec<u8>> {
     match ring.get(&mut Plain, deadline).expect("get") {
-        Got::Item(taken) => Some(taken.bytes.as_slice().to_vec()),
+        Got::Item(taken) => Some(taken.item.as_slice().to_vec()),
         Got::Empty | Got::Closed | Got::Over => None,
     }
 }

@@ -242,11 +242,40 @@ impl Store {
 
     /// How many items there are.
     pub(crate) fn len(&self) -> u64 {
+        self.settle();
+        self.glance()
+    }
+
+    /// As [`len`](Self::len), without a look whether somebody died in the middle of changing it.
+    pub(crate) fn glance(&self) -> u64 {
         if self.state() == State::Over { 0 } else { self.count(ITEMS) }
+    }
+
+    /// Undoes the change of somebody who died in the middle of it. Whoever takes the lock does that,
+    /// but those who only look at counters would see half of the change for as long as nobody does.
+    fn settle(&self) {
+        if self.count(JOURNAL_AT) == 0 {
+            return;
+        }
+        let me = owner::me();
+        if let Some(news) = lock::try_take(self.word(LOCK), me) {
+            let locked = Locked { store: self, me };
+            self.note_death(news);
+            // If the memory is damaged there is nothing to be undone.
+            drop(locked.change());
+        }
+    }
+
+    fn note_death(&self, news: lock::Taken) {
+        if news.is_some() {
+            // Relaxed: under the lock.
+            self.word(DEATHS as usize).fetch_add(1, Relaxed);
+        }
     }
 
     /// What the counters say at this moment.
     pub(crate) fn counts(&self) -> Counts {
+        self.settle();
         let there = self.count(ITEMS);
         // What nobody can take any more is lost, also if nobody could say so under the lock.
         let (len, lost) = if self.state() == State::Over { (0, there) } else { (there, 0) };
@@ -270,9 +299,7 @@ impl Store {
             return Ok(None);
         };
         let locked = Locked { store: self, me };
-        if news.is_some() {
-            self.space.set(DEATHS, self.count(DEATHS).wrapping_add(1))?;
-        }
+        self.note_death(news);
         Ok(Some(locked))
     }
 
@@ -564,10 +591,13 @@ mod tests {
         change.add(ITEMS, 7).expect("set");
         std::mem::forget(change);
         store.word(LOCK).store(owner::dead::thread(), Release);
+        let looks = store.clone();
+        assert_eq!((looks.len(), looks.counts().deaths), (1, 1), "who only looks sees no half");
+        store.word(LOCK).store(owner::dead::thread(), Release);
         assert_eq!(take(&store).as_deref(), Some(&b"one"[..]));
         let counts = store.counts();
         assert_eq!((counts.len + 1, counts.put), before);
-        assert_eq!((counts.deaths, counts.taken, counts.lost), (1, 1, 0));
+        assert_eq!((counts.deaths, counts.taken, counts.lost), (2, 1, 0));
     }
 
     #[test]

@@ -88,6 +88,7 @@ pub fn all() -> Vec<Box<dyn System>> {
             others: vec![
                 paired::<multiproc::primitives::Shared>(),
                 in_place::<multiproc::arrays::Array>(),
+                queued::<multiproc::channels::Processes>(),
             ],
         }),
         Box::new(Pooled(multiproc::Multiproc(StartMethod::ForkServer))),

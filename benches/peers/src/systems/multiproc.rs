@@ -10,6 +10,7 @@ use crate::primes;
 use crate::workload::Workload;
 
 pub mod arrays;
+pub mod channels;
 pub mod primitives;
 
 /// The systems `multiproc` (the default start method), `multiproc_forkserver` and
