@@ -1,4 +1,5 @@
-//! What the fuzz targets call: the parent's readers of what workers write.
+//! What the fuzz targets call: the parent's readers of what workers write, and a listener's of what
+//! strangers send.
 
 use crate::codec::{Reader, decode_entry};
 use crate::shm::board::Board;
@@ -43,6 +44,16 @@ fn decode(body: &[u8]) {
     let _ = decode_entry::<Vec<u32>>(&mut Reader(body));
     let _ = decode_entry::<Vec<String>>(&mut Reader(body));
     let _ = decode_entry::<(Option<char>, BTreeMap<u8, Vec<f64>>)>(&mut Reader(body));
+}
+
+/// The frames that the peer of a connection sends.
+pub fn frames(bytes: &[u8]) {
+    crate::connection::fuzz::frames(bytes);
+}
+
+/// The handshake of a connection, from both sides.
+pub fn handshake(bytes: &[u8]) {
+    crate::connection::fuzz::handshake(bytes);
 }
 
 /// The decoder of control messages, behind a real socket.

@@ -5,10 +5,12 @@
 
 mod channel;
 mod codec;
+pub mod connection;
 #[allow(unsafe_code)]
 mod entry;
 mod error;
 mod exit_status;
+pub mod manager;
 mod memory;
 mod owner_died;
 mod pool;
@@ -29,11 +31,12 @@ pub use codec::{Arguments, Data};
 pub use entry::{Fallible, Function, TaskInfo, init, tasks};
 pub use error::{Error, Execution, PanicInfo, Result};
 pub use exit_status::ExitStatus;
+pub use manager::{Manager, ManagerBuilder};
 pub use memory::{
     Array, ArrayGuard, AtomicValue, Bitwise, FrozenVec, HugePages, ListValue, Number, RawArray,
     RawValue, Scalar, ShareableList, SharedMemory, SharedVec, Value, ValueGuard, VecOptions,
 };
-pub use multiproc_macros::task;
+pub use multiproc_macros::{managed, task};
 pub use owner_died::OwnerDied;
 pub use pool::{
     AsyncResult, ChunkOf, Chunks, Imap, Lend, Pool, PoolBuilder, PoolStats, WorkerStats,
@@ -53,6 +56,7 @@ pub use sys::fork::ForkRisk;
 pub mod __private {
     pub use crate::entry::{TASKS, TaskInfo};
     pub use linkme;
+    pub use serde;
 }
 
 #[cfg(fuzzing)]
@@ -62,7 +66,7 @@ mod fuzz;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod __fuzz {
-    pub use crate::fuzz::{control, results};
+    pub use crate::fuzz::{control, frames, handshake, results};
 }
 
 /// The examples of the README are tests.

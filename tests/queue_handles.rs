@@ -5,9 +5,11 @@ mod common;
 use common::sync::{finish, finish_all, in_time, kill, start};
 use common::{PATIENCE, wait_until, watchdog};
 use multiproc::{
-    Event, FrozenVec, JoinableQueue, Latch, Mutex, Queue, SharedVec, SimpleQueue, Value,
+    Event, FrozenVec, JoinableQueue, Latch, LifoQueue, Mutex, PriorityQueue, Queue, SharedVec,
+    SimpleQueue, Value,
 };
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -128,10 +130,7 @@ fn a_queue_with_as_many_objects_as_the_kernel_carries_counts_as_full() {
     let error = queue.put_timeout(&value, Duration::from_millis(5)).expect_err("it is full");
     assert!(error.is_timeout());
     let take = |queue: Queue<Value<u32>>| {
-        queue
-            .iter()
-            .map(|value| value.and_then(|value| Ok(value.get()?)).expect("a number"))
-            .collect()
+        queue.iter().map(|value| value.and_then(|value| value.get()).expect("a number")).collect()
     };
     let taker = start::<_, _, Vec<u32>>(take, (queue.clone(),));
     in_time(|| queue.put(value)).unwrap();
@@ -165,19 +164,23 @@ fn a_process_with_too_many_open_files_loses_that_item_and_no_other() {
 #[test]
 fn descriptors_of_items_are_closed_again() {
     watchdog();
-    let queue = Queue::<(Value<u32>, Queue<u8>)>::new().unwrap();
-    let take = |queue: Queue<(Value<u32>, Queue<u8>)>| {
+    type Item = (Value<u32>, Queue<u8>);
+    let (queue, stack) = (Queue::<Item>::new().unwrap(), LifoQueue::<Item>::new().unwrap());
+    let take = |queue: Queue<Item>, stack: LifoQueue<Item>| {
         let count = || std::fs::read_dir("/proc/self/fd").expect("fd").count();
         let mut counts = HashSet::new();
         for item in &queue {
             drop(item.expect("an item"));
+            drop(stack.get().expect("an item"));
             counts.insert(count());
         }
         counts.len()
     };
-    let taker = start(take, (queue.clone(),));
+    let taker = start(take, (queue.clone(), stack.clone()));
     for number in 0..300 {
-        queue.put((Value::new(number).unwrap(), Queue::new().unwrap())).unwrap();
+        let item = (Value::new(number).unwrap(), Queue::new().unwrap());
+        queue.put(&item).unwrap();
+        stack.put(item).unwrap();
     }
     queue.close();
     assert_eq!(finish(taker), 1, "always as many are open");
@@ -244,6 +247,136 @@ fn producers_and_consumers_of_objects_that_are_killed_tear_nothing() {
     let stats = queue.stats();
     assert_eq!(stats.put, stats.taken + stats.lost + stats.len, "{stats:?}");
     assert!(stats.put - numbers.len() as u64 <= KILLS as u64, "{stats:?}");
+}
+
+/// A job that is compared by its urgency, with the address for the answer.
+#[derive(Serialize, Deserialize)]
+struct Job {
+    urgency: u64,
+    answer: Queue<u64>,
+}
+
+impl Ord for Job {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.urgency.cmp(&other.urgency)
+    }
+}
+
+impl PartialOrd for Job {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Job {
+    fn eq(&self, other: &Self) -> bool {
+        self.urgency == other.urgency
+    }
+}
+
+impl Eq for Job {}
+
+#[test]
+fn items_with_objects_are_sorted_and_stacked() {
+    watchdog();
+    let (jobs, answer) = (PriorityQueue::<Job>::new().unwrap(), Queue::new().unwrap());
+    for urgency in [5, 1, 4, 2, 3] {
+        jobs.put(Job { urgency, answer: answer.clone() }).unwrap();
+    }
+    jobs.close();
+    let work = |jobs: PriorityQueue<Job>| {
+        for job in jobs.iter().map(|job| job.expect("a job")) {
+            job.answer.put(job.urgency).expect("it is open");
+        }
+    };
+    finish(start(work, (jobs,)));
+    assert_eq!((1..=5).map(|_| answer.get().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    let stack = LifoQueue::<Option<Value<u32>>>::bounded(100).unwrap();
+    for round in 0..20 {
+        let value = |number| (number % 4 != 0).then(|| Value::new(number).expect("memory"));
+        (0..30).for_each(|number| stack.put(value(round * 30 + number)).unwrap());
+        let take = |stack: LifoQueue<Option<Value<u32>>>| {
+            let number = |value: Value<u32>| value.get().expect("nobody dies with it");
+            (0..30).map(|_| stack.get().expect("a value").map(number)).collect()
+        };
+        let taken: Vec<Option<u32>> = finish(start(take, (stack.clone(),)));
+        let expected = (0..30).rev().map(|number| round * 30 + number);
+        assert!(taken.into_iter().eq(expected.map(|number| (number % 4 != 0).then_some(number))));
+    }
+}
+
+#[test]
+fn a_stack_with_as_many_objects_as_the_kernel_carries_counts_as_full() {
+    watchdog();
+    let stack = LifoQueue::<Value<u32>>::new().unwrap();
+    let mut count = 0;
+    while stack.try_put(Value::new(count).unwrap()).unwrap() {
+        count += 1;
+        assert!(count < 100_000, "there is a limit somewhere");
+    }
+    assert!(count >= 50, "{count}");
+    let value = Value::new(count).unwrap();
+    let error = stack.put_timeout(&value, Duration::from_millis(5)).expect_err("it is full");
+    assert!(error.is_timeout());
+    let putter = start(
+        |stack: LifoQueue<Value<u32>>, value: Value<u32>| stack.put(value).is_ok(),
+        (stack.clone(), value),
+    );
+    assert_eq!(in_time(|| stack.get()).unwrap().get().unwrap(), count - 1);
+    assert!(finish(putter));
+    assert_eq!(stack.get().unwrap().get().unwrap(), count);
+}
+
+#[test]
+fn a_process_with_too_many_open_files_leaves_the_item_in_the_stack() {
+    watchdog();
+    let stack = LifoQueue::<Value<u32>>::new().unwrap();
+    stack.put(Value::new(7).unwrap()).unwrap();
+    let take = |stack: LifoQueue<Value<u32>>| {
+        let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
+        // SAFETY: the pointer is to a live structure.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+        let files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+        let error = stack.get().expect_err("no descriptor is left");
+        drop(files);
+        error.is_os()
+    };
+    assert!(finish(start(take, (stack.clone(),))));
+    assert_eq!(stack.get().unwrap().get().unwrap(), 7);
+}
+
+#[test]
+fn who_is_killed_with_a_stack_of_objects_leaves_it_in_order() {
+    watchdog();
+    const KILLS: usize = 60;
+    let stack = LifoQueue::<(u64, Value<u64>)>::new().unwrap();
+    let churn = |stack: LifoQueue<(u64, Value<u64>)>, first: u64| {
+        for number in first.. {
+            stack.put((number, Value::new(number).expect("memory"))).expect("it is open");
+            let (number, value) = stack.get().expect("whole");
+            assert_eq!(value.get().expect("nobody dies with it"), number, "another's object");
+        }
+    };
+    let mut first = 0;
+    let mut new = || {
+        first += 1 << 32;
+        start(churn, (stack.clone(), first))
+    };
+    let mut processes = [new(), new()];
+    for kill_number in 0..KILLS {
+        let before = stack.stats().taken;
+        wait_until("some were taken", || stack.stats().taken > before + kill_number as u64 % 7);
+        kill(std::mem::replace(&mut processes[kill_number % 2], new()));
+    }
+    processes.into_iter().for_each(kill);
+    let mut rest = 0;
+    while let Some((number, value)) = stack.try_get().unwrap() {
+        assert_eq!(value.get().unwrap(), number, "another's object");
+        rest += 1;
+    }
+    let stats = stack.stats();
+    assert_eq!((stats.put, stats.lost, stats.len), (stats.taken, 0, 0), "{stats:?}");
+    assert!(rest <= KILLS + 2, "{rest}");
 }
 
 #[test]

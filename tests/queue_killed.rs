@@ -6,21 +6,15 @@ mod common;
 use common::sync::{in_time, start};
 use common::{PATIENCE, watchdog};
 use multiproc::{Event, LifoQueue, PriorityQueue, Process, Queue, QueueStats};
-use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// How long each kind of queue is under fire.
 const FIRE: Duration = Duration::from_secs(6);
 
-/// A number that comes once, and as many bytes of one value as it wants: those of another item, or
+/// The first bytes are a number that comes once; the others are of one value: those of another item, or
 /// none yet, would show.
-#[derive(Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Item {
-    priority: u8,
-    number: u64,
-    bytes: Vec<u8>,
-}
+type Item = Vec<u8>;
 
 /// Lengths that fit a line, the ring, a place of their own; seldom some mebibytes.
 fn item(number: u64) -> Item {
@@ -31,7 +25,14 @@ fn item(number: u64) -> Item {
         56..63 => mixed / 64 % 200_000,
         _ => mixed / 64 % (3 << 20),
     };
-    Item { priority: mixed as u8 % 5, number, bytes: vec![mixed as u8 | 1; len as usize] }
+    let mut item = vec![mixed as u8 | 1; len as usize + 8];
+    item[..8].copy_from_slice(&number.to_be_bytes());
+    item
+}
+
+fn number_of(item: &Item) -> u64 {
+    let bytes = item.first_chunk().expect("a number");
+    u64::from_be_bytes(*bytes)
 }
 
 /// The queues under fire behave alike.
@@ -79,8 +80,9 @@ fn produce<Q: Line>(queue: Q, first: u64, stop: Event) {
 /// Takes items until it is killed or the queue is closed, and passes the numbers on.
 fn consume<Q: Line>(queue: Q, seen: Queue<u64>) {
     while let Some(item) = queue.get() {
-        assert!(item == self::item(item.number), "a torn item: {}", item.number);
-        seen.put(item.number).expect("it is open");
+        let number = number_of(&item);
+        assert!(item == self::item(number), "a torn item: {number}");
+        seen.put(number).expect("it is open");
     }
 }
 

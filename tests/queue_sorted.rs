@@ -4,7 +4,7 @@ mod common;
 
 use common::sync::{finish, finish_all, in_time, start};
 use common::{PATIENCE, watchdog};
-use multiproc::{Event, LifoQueue, Mutex, PriorityQueue, Shutdown};
+use multiproc::{Event, LifoQueue, PriorityQueue, Shutdown};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -59,7 +59,7 @@ fn the_latest_is_taken_first() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(80))]
 
     /// Against a sorted map and a vector: any sequence of puts and gets, items of any size.
     #[test]
@@ -239,10 +239,7 @@ fn an_item_that_cannot_be_encoded_is_an_error_at_once_and_nothing_is_put() {
     }
     let queue = LifoQueue::new().unwrap();
     assert!(queue.put(Stubborn).expect_err("it refuses").is_encode());
-    let locks = LifoQueue::new().unwrap();
-    let error = locks.put(Mutex::new(1_u8).unwrap()).expect_err("a descriptor");
-    assert!(error.is_encode() && error.to_string().contains("Queue"), "{error}");
-    assert!(queue.is_empty() && locks.is_empty());
+    assert!(queue.is_empty());
 }
 
 #[test]

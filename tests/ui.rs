@@ -11,6 +11,11 @@ fn the_attribute_says_what_it_cannot_register() {
     trybuild::TestCases::new().compile_fail("tests/ui/attribute/*.rs");
 }
 
+#[test]
+fn the_attribute_says_what_it_cannot_manage() {
+    trybuild::TestCases::new().compile_fail("tests/ui/managed/*.rs");
+}
+
 /// Builds each file in `tests/ui/build`. It must fail with every text that a line `// error: …` at
 /// its top has, or build if there is no such line.
 ///
@@ -38,6 +43,6 @@ fn what_cannot_travel_does_not_build_and_the_message_says_what_to_do() {
         wrong.extend(missing.map(|text| format!("{name}: does not say `{text}`\n{said}")));
         cases += 1;
     }
-    assert!(cases >= 33, "{cases}");
+    assert!(cases >= 35, "{cases}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -2,6 +2,7 @@
 
 use proc_macro::TokenStream;
 
+mod managed;
 mod task;
 
 /// Registers a function under a stable name, for logs, for
@@ -31,6 +32,59 @@ mod task;
 #[proc_macro_attribute]
 pub fn task(attribute: TokenStream, item: TokenStream) -> TokenStream {
     task::expand(attribute.into(), item.into())
+        .unwrap_or_else(|error| error.to_compile_error())
+        .into()
+}
+
+/// Writes a proxy for a type of one's own, so that a
+/// [`Manager`](../multiproc/struct.Manager.html)'s server can hold objects of it.
+///
+/// The attribute stands on the `impl` block with the type's methods, which stay as they are. It adds
+/// a type named like this one with `Proxy` after it, or as `proxy = Name` says: a handle with the
+/// same methods, each of which calls the object in the server and returns what that returns in a
+/// [`multiproc::Result`](../multiproc/type.Result.html). Public methods with `&self` run beside each
+/// other, those with `&mut self` alone. A public function that returns `Self` is a constructor; the
+/// proxy's has the manager in front. Whatever is not `pub` does not exist for clients.
+///
+/// Arguments and values travel, so they are [`Data`](../multiproc/trait.Data.html); the type itself
+/// does not, so it can have anything in it that threads can share. An `Err` of a method is a value
+/// like any other. A panic is an error of the call, and leaves the object as it is then.
+///
+/// ```
+/// use multiproc::{Manager, Process};
+///
+/// struct Counter {
+///     count: u64,
+/// }
+///
+/// #[multiproc::managed]
+/// impl Counter {
+///     pub fn new(start: u64) -> Self {
+///         Self { count: start }
+///     }
+///
+///     pub fn add(&mut self, number: u64) -> u64 {
+///         self.count += number;
+///         self.count
+///     }
+///
+///     pub fn count(&self) -> u64 {
+///         self.count
+///     }
+/// }
+///
+/// # fn main() -> multiproc::Result<()> {
+/// let manager = Manager::start()?;
+/// let counter = CounterProxy::new(&manager, 5)?;
+/// let mut child = Process::spawn(|counter: CounterProxy| counter.add(2).ok(), (counter.clone(),))?;
+/// assert_eq!(child.join()?, Some(7));
+/// assert_eq!(counter.count()?, 7);
+/// # Ok(())
+/// # }
+/// ```
+#[proc_macro_attribute]
+pub fn managed(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    managed::expand(attribute.into(), item.into())
         .unwrap_or_else(|error| error.to_compile_error())
         .into()
 }

@@ -1,5 +1,5 @@
-use super::line::{self, Line, QueueStats, Shutdown, verbs};
-use super::ringed::{OWN, Ringed, ring_travels};
+use super::line::{self, Line, QueueStats, Shutdown, queue_travels, verbs};
+use super::ringed::{OWN, Ringed};
 use super::unfinished::{Account, TooMany};
 use crate::shm::memory::Kind;
 use crate::shm::owner::{self, Look};
@@ -64,7 +64,7 @@ impl<T> Clone for Joinable<T> {
     }
 }
 
-ring_travels!(JoinableQueue, KIND, queue => queue.0.0, ringed => JoinableQueue(Joinable(ringed)));
+queue_travels!([T: Data] JoinableQueue<T>, queue => queue.0.0, from => Ringed::deserialize(KIND, from).map(Joinable).map(Self));
 
 verbs!([T: Data] JoinableQueue<T>);
 

@@ -1,7 +1,6 @@
-use super::line::{self, Line, verbs};
+use super::line::{self, Line, queue_travels, verbs};
 use super::stored::{Discipline, Stored};
 use crate::shm::memory::Kind;
-use crate::wire::travel::travels;
 use crate::{Data, Result};
 use std::cmp::Ordering;
 
@@ -10,8 +9,9 @@ use std::cmp::Ordering;
 ///
 /// It is one lock around a list in shared memory. A process that is killed in the middle of a put
 /// or a get has done it or not: the next one undoes what is half done, and nothing is lost. Items
-/// may have any size; the lock is held while an item's bytes are copied. Items that name shared
-/// objects (handles of locks, queues and so on) are refused; a [`Queue`](crate::Queue) takes them.
+/// may have any size; the lock is held while an item's bytes are copied. Items may name shared
+/// objects (locks, queues and so on); the kernel limits their number: while some two hundred such items
+/// are inside, one more has to wait.
 ///
 /// ```
 /// use multiproc::{LifoQueue, Process};
@@ -34,7 +34,7 @@ impl<T: Data> Discipline<T> for Latest {
     const COMPARE: Option<fn(&T, &T) -> Ordering> = None;
 }
 
-travels!([T: Data] LifoQueue<T>, queue => queue.0.object(), object => Stored::open(object).map(LifoQueue));
+queue_travels!([T: Data] LifoQueue<T>, queue => queue.0, from => Stored::deserialize(from).map(Self));
 
 verbs!([T: Data] LifoQueue<T>);
 

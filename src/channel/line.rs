@@ -168,6 +168,9 @@ macro_rules! verbs {
 
             /// Puts an item, if there is room now; whether there was.
             ///
+            /// No call on a queue is ever in another one's way for long, unless its process was
+            /// stopped (`SIGSTOP`) in the middle of it: that is waited for, for a second at most.
+            ///
             /// # Errors
             /// As [`put`](Self::put).
             pub fn try_put(&self, item: impl std::borrow::Borrow<$t>) -> crate::Result<bool> {
@@ -206,7 +209,8 @@ macro_rules! verbs {
                 }
             }
 
-            /// Takes the next item, if there is one now.
+            /// Takes the next item, if there is one now. A stopped process is waited for as by
+            /// [`try_put`](Self::try_put).
             ///
             /// # Errors
             /// As [`get`](Self::get).
@@ -308,3 +312,22 @@ macro_rules! verbs {
     };
 }
 pub(super) use verbs;
+
+/// Implements `Serialize` and `Deserialize` for a queue by what it is made of.
+macro_rules! queue_travels {
+    ([$($generics:tt)*] $name:ident<$t:ident>, $queue:ident => $inner:expr, $from:ident => $open:expr) => {
+        impl<$($generics)*> serde::Serialize for $name<$t> {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                let $queue = self;
+                $inner.serialize(to)
+            }
+        }
+
+        impl<'de, $($generics)*> serde::Deserialize<'de> for $name<$t> {
+            fn deserialize<D: serde::Deserializer<'de>>($from: D) -> Result<Self, D::Error> {
+                $open
+            }
+        }
+    };
+}
+pub(super) use queue_travels;

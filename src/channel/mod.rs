@@ -18,6 +18,7 @@ mod wait;
 pub use joinable_queue::JoinableQueue;
 pub use lifo_queue::LifoQueue;
 pub use line::{Items, QueueStats, Shutdown};
+pub(crate) use pipe::RawEnd;
 pub use pipe::{Messages, Pipe, PipeEnd, PipeReceiver, PipeSender};
 pub use priority_queue::PriorityQueue;
 pub use queue::Queue;

@@ -1,7 +1,6 @@
-use super::line::{self, Line, verbs};
+use super::line::{self, Line, queue_travels, verbs};
 use super::stored::{Discipline, Stored};
 use crate::shm::memory::Kind;
-use crate::wire::travel::travels;
 use crate::{Data, Result};
 use std::cmp::Ordering;
 
@@ -12,12 +11,14 @@ use std::cmp::Ordering;
 /// put [`std::cmp::Reverse`]. Putting decodes and compares about as many of the items that are there
 /// as the queue's length has binary digits, or half as many again, outside of any lock: if the
 /// comparison panics, blocks, or uses the queue itself, nobody else notices. Getting compares
-/// nothing.
+/// nothing. As whole items are decoded to be compared, large ones are better kept elsewhere (in a
+/// [`SharedVec`](crate::SharedVec), say, which an item may name).
 ///
 /// It is one lock around a tree in shared memory. A process that is killed in the middle of a put
 /// or a get has done it or not: the next one undoes what is half done, and nothing is lost. Items
-/// may have any size; the lock is held while an item's bytes are copied. Items that name shared
-/// objects (handles of locks, queues and so on) are refused; a [`Queue`](crate::Queue) takes them.
+/// may have any size; the lock is held while an item's bytes are copied. Items may name shared
+/// objects (locks, queues and so on); the kernel limits their number: while some two hundred such items
+/// are inside, one more has to wait.
 ///
 /// An item that its process cannot decode counts as the smallest: whoever takes it gets the error.
 ///
@@ -42,7 +43,7 @@ impl<T: Data + Ord> Discipline<T> for Smallest {
     const COMPARE: Option<fn(&T, &T) -> Ordering> = Some(T::cmp);
 }
 
-travels!([T: Data + Ord] PriorityQueue<T>, queue => queue.0.object(), object => Stored::open(object).map(PriorityQueue));
+queue_travels!([T: Data + Ord] PriorityQueue<T>, queue => queue.0, from => Stored::deserialize(from).map(Self));
 
 verbs!([T: Data + Ord] PriorityQueue<T>);
 

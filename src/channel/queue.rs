@@ -1,5 +1,5 @@
-use super::line::{self, Line, verbs};
-use super::ringed::{Ringed, ring_travels};
+use super::line::{self, Line, queue_travels, verbs};
+use super::ringed::Ringed;
 use crate::shm::memory::Kind;
 use crate::shm::ring::Ring;
 use crate::shm::ring::Room;
@@ -58,7 +58,7 @@ const KIND: Kind = Kind::new("multiproc-queue");
 /// ```
 pub struct Queue<T>(Ringed<T>);
 
-ring_travels!(Queue, KIND, queue => queue.0, ringed => Queue(ringed));
+queue_travels!([T: Data] Queue<T>, queue => queue.0, from => Ringed::deserialize(KIND, from).map(Self));
 
 verbs!([T: Data] Queue<T>);
 

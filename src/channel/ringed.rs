@@ -199,23 +199,3 @@ impl<T: Data> Line<T> for Ringed<T> {
         }
     }
 }
-
-/// Implements `Serialize` and `Deserialize` for a queue that is a [`Ringed`] and nothing else.
-macro_rules! ring_travels {
-    ($name:ident, $kind:expr, $queue:ident => $ringed:expr, $received:ident => $open:expr) => {
-        impl<T: crate::Data> serde::Serialize for $name<T> {
-            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                let $queue = self;
-                $ringed.serialize(to)
-            }
-        }
-
-        impl<'de, T: crate::Data> serde::Deserialize<'de> for $name<T> {
-            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                let $received = crate::channel::ringed::Ringed::deserialize($kind, from)?;
-                Ok($open)
-            }
-        }
-    };
-}
-pub(super) use ring_travels;

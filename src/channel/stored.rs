@@ -1,14 +1,18 @@
-//! A store of items as a queue: encoding, comparing and waiting, all outside of the store's lock.
+//! A store of items as a queue, with lockers for the objects that items name: encoding, comparing and
+//! waiting, all outside of the store's lock.
 
 use super::item;
 use super::line::{self, Line, NO_GET, NO_PUT, QueueStats, Shutdown};
 use crate::shm::memory::Kind;
 use crate::shm::nap::Nap;
 use crate::shm::object::Object;
-use crate::shm::store::{Item, Outcome, Rule, Side, State, Store};
+use crate::shm::store::{self, New, Outcome, Rule, Side, State, Store};
 use crate::sys::clock::Deadline;
-use crate::wire::handles::Received;
+use crate::wire::handles::{Carried, Received, refuse_decoding};
+use crate::wire::lockers::Lockers;
+use crate::wire::travel::Handle;
 use crate::{Data, Result};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::io;
@@ -27,15 +31,20 @@ pub(super) trait Discipline<T>: 'static {
 /// a wake-up cost.
 const LOOKS: u32 = 7;
 
+/// How many comparisons a put may make when its time is over: enough for any queue that others do
+/// not change all the time, or write over.
+const LAST_COMPARISONS: usize = 4096;
+
 /// A queue made of a store.
 pub(super) struct Stored<T, D> {
     store: Store,
+    lockers: Lockers,
     types: PhantomData<fn(T, D) -> T>,
 }
 
 impl<T, D> Clone for Stored<T, D> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), types: PhantomData }
+        Self { store: self.store.clone(), lockers: self.lockers.clone(), types: PhantomData }
     }
 }
 
@@ -43,22 +52,36 @@ impl<T: Data, D: Discipline<T>> Stored<T, D> {
     /// Makes an empty queue; `capacity` 0 is no limit.
     pub(super) fn create(capacity: u64) -> io::Result<Self> {
         let store = Store::create(D::KIND, line::shape::<T>(), capacity)?;
-        Ok(Self { store, types: PhantomData })
+        Ok(Self { store, lockers: Lockers::create()?, types: PhantomData })
     }
 
-    /// The queue in an object that was received.
-    pub(super) fn open(object: Arc<Object>) -> io::Result<Self> {
-        let store = Store::open(object, D::KIND, line::shape::<T>())?;
-        Ok(Self { store, types: PhantomData })
+    /// The queue in objects that were received.
+    fn open(store: Arc<Object>, lockers: Arc<Object>) -> io::Result<Self> {
+        let store = Store::open(store, D::KIND, line::shape::<T>())?;
+        Ok(Self { store, lockers: Lockers::open(lockers), types: PhantomData })
     }
 
-    /// The object.
-    pub(super) fn object(&self) -> &Arc<Object> {
-        self.store.object()
+    /// Encodes a handle of the queue.
+    pub(super) fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let objects = [self.store.object(), self.lockers.object()];
+        objects.map(|object| Handle(object.clone())).serialize(serializer)
+    }
+
+    /// Decodes a handle of a queue of this kind.
+    pub(super) fn deserialize<'de, F: Deserializer<'de>>(from: F) -> Result<Self, F::Error> {
+        let [store, lockers] = <[Handle; 2]>::deserialize(from)?;
+        Self::open(store.0, lockers.0)
+            .map_err(|_| refuse_decoding("what came is no such queue, or one of other items"))
     }
 
     /// Waits for what `side` waits for, unless the wait is over; whether to try again.
-    fn wait(&self, outcome: &Outcome<impl Sized>, side: Side, nap: &mut Nap, over: bool) -> bool {
+    fn wait<R>(
+        &self,
+        outcome: &Outcome<R, Received>,
+        side: Side,
+        nap: &mut Nap,
+        over: bool,
+    ) -> bool {
         if over {
             return false;
         }
@@ -80,8 +103,15 @@ impl<T: Data, D: Discipline<T>> Stored<T, D> {
         }
     }
 
-    /// Puts an item, which has been encoded.
-    fn put_bytes(&self, new: &T, bytes: [&[u8]; 2], deadline: Deadline) -> Result<bool> {
+    /// Puts an item that has been encoded.
+    fn put_encoded(
+        &self,
+        item: &T,
+        bytes: [&[u8]; 2],
+        carried: &Carried,
+        deadline: Deadline,
+    ) -> Result<bool> {
+        let beside = (!carried.is_empty()).then_some(carried);
         // The answers of this item to the others, by their numbers.
         let mut known = HashMap::new();
         if !deadline.passed() {
@@ -95,13 +125,16 @@ impl<T: Data, D: Discipline<T>> Stored<T, D> {
                 Some(_) => Rule::Sorted(&answers),
                 None => Rule::Front,
             };
-            let outcome = self.store.put(bytes, rule, !over, deadline);
+            let new = New { bytes, beside, rule };
+            let outcome = self.store.put(&new, &self.lockers, !over, deadline);
             match outcome.map_err(|error| line::trouble("the item was not put", error))? {
                 Outcome::Done(()) => return Ok(true),
                 Outcome::Closed => return Err(line::closed(NO_PUT)),
+                Outcome::Compare(_) if over && known.len() >= LAST_COMPARISONS => return Ok(false),
                 Outcome::Compare(other) => {
-                    let order = D::COMPARE.map(|order| compare(new, &other, order));
-                    known.insert(other.number, order.unwrap_or(Ordering::Less));
+                    let number = other.number;
+                    let order = D::COMPARE.map(|order| compare(item, other, order));
+                    known.insert(number, order.unwrap_or(Ordering::Less));
                 }
                 outcome if self.wait(&outcome, Side::Putters, &mut nap, over) => {}
                 _ => return Ok(false),
@@ -116,8 +149,12 @@ impl<T: Data, D: Discipline<T>> Stored<T, D> {
 
 /// How `new` compares to an item of the store. One that cannot be decoded comes before all others, so
 /// that somebody takes it soon, and hears of it.
-fn compare<T: Data>(new: &T, other: &Item, order: fn(&T, &T) -> Ordering) -> Ordering {
-    match item::decode::<T>(&other.bytes, Received::new()) {
+fn compare<T: Data>(
+    new: &T,
+    other: store::Item<Received>,
+    order: fn(&T, &T) -> Ordering,
+) -> Ordering {
+    match item::decode::<T>(&other.bytes, other.beside.unwrap_or_default()) {
         Ok(other) => order(new, &other),
         Err(_) => Ordering::Greater,
     }
@@ -125,13 +162,7 @@ fn compare<T: Data>(new: &T, other: &Item, order: fn(&T, &T) -> Ordering) -> Ord
 
 impl<T: Data, D: Discipline<T>> Line<T> for Stored<T, D> {
     fn put_until(&self, new: &T, deadline: Deadline) -> Result<bool> {
-        item::encoded(new, |bytes, carried| match carried.is_empty() {
-            true => self.put_bytes(new, bytes, deadline),
-            false => Err(item::not_encoded(
-                "it names a shared object, whose descriptor can only travel through queues that \
-                 are first in, first out: use `Queue`",
-            )),
-        })
+        item::encoded(new, |bytes, carried| self.put_encoded(new, bytes, &carried, deadline))
     }
 
     fn get_until(&self, deadline: Deadline) -> Result<Option<T>> {
@@ -141,10 +172,10 @@ impl<T: Data, D: Discipline<T>> Line<T> for Stored<T, D> {
         let mut nap = Nap::new(deadline);
         loop {
             let over = nap.is_over();
-            let outcome = self.store.take(!over, deadline);
+            let outcome = self.store.take(&self.lockers, !over, deadline);
             match outcome.map_err(|error| line::trouble("no item was taken", error))? {
                 Outcome::Done(item) => {
-                    return item::decode(&item.bytes, Received::new()).map(Some);
+                    return item::decode(&item.bytes, item.beside.unwrap_or_default()).map(Some);
                 }
                 Outcome::Closed => return Err(line::closed(NO_GET)),
                 outcome if self.wait(&outcome, Side::Getters, &mut nap, over) => {}
@@ -167,10 +198,11 @@ impl<T: Data, D: Discipline<T>> Line<T> for Stored<T, D> {
 
     fn shut(&self, how: Shutdown) {
         // If the memory is damaged there is nothing to be ended.
-        let _ = self.store.shut(match how {
+        let state = match how {
             Shutdown::Draining => State::Draining,
             Shutdown::Immediate => State::Over,
-        });
+        };
+        let _ = self.store.shut(state, &self.lockers);
     }
 
     fn stats(&self) -> QueueStats {

@@ -18,6 +18,6 @@ pub(crate) use bulk::{parts as bulk_parts, take_copied as bulk_copied};
 pub use sink::Reader;
 pub use value::Data;
 pub(crate) use value::{
-    Emitted, NotDecoded, NotEncoded, decode_block, decode_entry, decode_value, encode_value,
-    may_carry, naming, wrong_length,
+    Emitted, NotDecoded, NotEncoded, decode_block, decode_entry, decode_value, encode_serde,
+    encode_value, may_carry, naming, wrong_length,
 };

@@ -77,11 +77,20 @@ pub(crate) fn encode_value<T: Data>(value: &T, sink: &mut impl Sink) -> Result<(
     match bulk::put(value, sink) {
         Some(true) => Ok(()),
         Some(false) => Err(NotEncoded::Full),
-        None => match postcard::serialize_with_flavor(value, Into(sink)) {
-            Ok(()) => Ok(()),
-            Err(postcard::Error::SerializeBufferFull) => Err(NotEncoded::Full),
-            Err(error) => Err(NotEncoded::Refused(reason::<T>(&error))),
-        },
+        None => encode_serde(value, sink),
+    }
+}
+
+/// Encodes something borrowed as an owned value of the same shape, which is no number or vector of
+/// numbers, would be.
+pub(crate) fn encode_serde<T: Serialize>(
+    value: &T,
+    sink: &mut impl Sink,
+) -> Result<(), NotEncoded> {
+    match postcard::serialize_with_flavor(value, Into(sink)) {
+        Ok(()) => Ok(()),
+        Err(postcard::Error::SerializeBufferFull) => Err(NotEncoded::Full),
+        Err(error) => Err(NotEncoded::Refused(reason::<T>(&error))),
     }
 }
 

@@ -8,6 +8,7 @@ mod call;
 mod function;
 mod hook;
 mod lend;
+mod managed;
 mod panics;
 pub(crate) mod registry;
 
@@ -21,5 +22,9 @@ pub use hook::init;
 pub(crate) use hook::{VARIABLE, depth, require_init, set_depth};
 pub use lend::Lent;
 pub(crate) use lend::{Cut, Elements, Exclusive, Shared, chunk_entry};
+pub(crate) use managed::{
+    Answer, Caller, Departure, Look, ManagedEntry, Target, call_managed, is_answering, make_entry,
+    raw_entry, read_entry, show_entry, write_entry,
+};
 pub(crate) use panics::{catch, install_hook};
 pub use registry::{TASKS, TaskInfo, tasks};

@@ -59,6 +59,8 @@ pub struct ProcessBuilder<R> {
     launch: Launch,
     method: Option<StartMethod>,
     stdio: [Stdio; 3],
+    /// Whether the end of the program leaves it alone.
+    detached: bool,
     result: PhantomData<fn() -> R>,
 }
 
@@ -98,6 +100,7 @@ impl<R: Data> ProcessBuilder<R> {
             launch: Launch::named(next_name()),
             method,
             stdio: [Stdio::Inherit; 3],
+            detached: false,
             result: PhantomData,
         }
     }
@@ -171,6 +174,12 @@ impl<R: Data> ProcessBuilder<R> {
         self
     }
 
+    /// Nobody waits for the process, or terminates it, when the program ends.
+    pub(crate) fn detached(mut self) -> Self {
+        self.detached = true;
+        self.on_parent_death(ParentDeath::Ignore)
+    }
+
     launch_settings!();
 
     /// Starts the process and waits for its hello.
@@ -224,7 +233,9 @@ impl<R: Data> ProcessBuilder<R> {
         let (child, socket) = starting.finish()?;
         let Launch { name, daemon, .. } = self.launch;
         let record = Arc::new(children::Record { child, name, daemon });
-        children::add(record.clone());
+        if !self.detached {
+            children::add(record.clone());
+        }
         let [stdin, stdout, stderr] = pipes.map(|pipe| pipe.and_then(InternalFd::into_owned));
         let pipes = Pipes {
             stdin: stdin.map(Into::into),

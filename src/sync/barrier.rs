@@ -94,6 +94,11 @@ pub struct BarrierWaitResult {
 }
 
 impl BarrierWaitResult {
+    /// The result for the party that arrived at this place.
+    pub(crate) fn at(index: u32) -> Self {
+        Self { index }
+    }
+
     /// The number of parties that had arrived before: each number from 0 once in a round.
     #[must_use]
     pub fn index(self) -> u32 {

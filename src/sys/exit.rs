@@ -1,6 +1,7 @@
 //! Ending this process.
 
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 
 /// Flushes stdout and stderr, Rust's and C's, so that nothing a child printed is lost.
 pub(crate) fn flush_output() {
@@ -16,8 +17,19 @@ pub(crate) fn exit(code: i32) -> ! {
     std::process::exit(code)
 }
 
+/// What a forked child does last, on the thread that ends it, instead of the exit handlers and the
+/// drops of thread-locals.
+static LAST: Mutex<Vec<fn()>> = Mutex::new(Vec::new());
+
+/// Calls `function` when a forked child of ours, which this process may be, ends in an orderly way.
+pub(crate) fn before_forked_exit(function: fn()) {
+    LAST.lock().unwrap_or_else(PoisonError::into_inner).push(function);
+}
+
 /// Ends a forked child: the exit handlers that it inherited are its parent's and do not run.
 pub(crate) fn exit_forked(code: i32) -> ! {
+    let last = LAST.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    last.into_iter().for_each(|function| function());
     flush_output();
     exit_now(code)
 }

@@ -51,6 +51,26 @@ impl Drop for InternalFd {
     }
 }
 
+/// The mark of a descriptor that something else owns, and that forked children lose all the same. It
+/// goes before its owner does.
+#[derive(Debug)]
+pub(crate) struct InternalMark(RawFd);
+
+impl InternalMark {
+    /// Marks a descriptor.
+    pub(crate) fn new(fd: BorrowedFd<'_>) -> Self {
+        let mut registry = INTERNAL.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.insert(fd.as_raw_fd());
+        Self(fd.as_raw_fd())
+    }
+}
+
+impl Drop for InternalMark {
+    fn drop(&mut self) {
+        INTERNAL.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
+
 /// Replaces every internal descriptor of a freshly forked child by one of `/dev/null`.
 ///
 /// They are not closed: objects inherited from the parent still own the numbers and close them
@@ -66,7 +86,7 @@ pub(crate) fn neutralise_after_fork() {
     };
     for &fd in registry.iter() {
         // SAFETY: dup3 changes only the descriptor table. `fd` is owned by an `InternalFd` of this
-        // crate, which never assumes what its descriptor refers to.
+        // crate, or by what has marked it, which never assume what their descriptor refers to.
         unsafe { libc::dup3(null.as_raw_fd(), fd, libc::O_CLOEXEC) };
     }
 }

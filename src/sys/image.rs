@@ -11,6 +11,8 @@ use std::sync::OnceLock;
 pub(crate) struct Image {
     base: usize,
     code: Vec<Range<usize>>,
+    /// What nobody writes to once the loader has relocated it.
+    constants: Vec<Range<usize>>,
     identity: Vec<u8>,
 }
 
@@ -33,6 +35,32 @@ impl Image {
         self.code.iter().any(|range| range.contains(&address)).then_some(address)
     }
 
+    /// The offset of a constant of the program, or `None` if it lies in a shared library, or where
+    /// something could write to it.
+    pub(crate) fn offset_of_constant<T>(&self, constant: &'static T) -> Option<u64> {
+        let address = std::ptr::from_ref(constant).expose_provenance();
+        self.is_constant::<T>(address).then(|| (address - self.base) as u64)
+    }
+
+    /// The address at this offset, or `None` unless a whole, aligned `T` of constant memory of the
+    /// program is there. Which bytes it has, the caller has to see.
+    pub(crate) fn address_of_constant<T>(&self, offset: u64) -> Option<usize> {
+        let address = self.base.checked_add(usize::try_from(offset).ok()?)?;
+        self.is_constant::<T>(address).then_some(address)
+    }
+
+    /// Where constants are.
+    #[cfg(test)]
+    pub(crate) fn constants(&self) -> &[Range<usize>] {
+        &self.constants
+    }
+
+    fn is_constant<T>(&self, start: usize) -> bool {
+        let Some(end) = start.checked_add(size_of::<T>()) else { return false };
+        let holds = |range: &Range<usize>| range.start <= start && end <= range.end;
+        start.is_multiple_of(align_of::<T>()) && self.constants.iter().any(holds)
+    }
+
     /// What tells this build from another: the linker's build-id, or else a digest of the
     /// program headers.
     pub(crate) fn identity(&self) -> &[u8] {
@@ -40,7 +68,8 @@ impl Image {
     }
 
     fn find() -> Self {
-        let mut image = Self { base: 0, code: Vec::new(), identity: Vec::new() };
+        let mut image =
+            Self { base: 0, code: Vec::new(), constants: Vec::new(), identity: Vec::new() };
         // SAFETY: the callback matches the type that dl_iterate_phdr wants and gets back the
         // pointer to `image`, which outlives the call and is not used otherwise meanwhile.
         unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut image).cast()) };
@@ -67,10 +96,20 @@ unsafe extern "C" fn visit(
         digest.add(header.p_vaddr);
         digest.add(header.p_memsz);
         digest.add(header.p_flags.into());
+        let range = start..start + header.p_memsz as usize;
         match header.p_type {
-            libc::PT_LOAD if header.p_flags & libc::PF_X != 0 => {
-                image.code.push(start..start + header.p_memsz as usize);
+            libc::PT_LOAD => {
+                if header.p_flags & libc::PF_X != 0 {
+                    image.code.push(range.clone());
+                }
+                // Bytes of the file only: what comes after them is zeros, and no constant.
+                if header.p_flags & (libc::PF_R | libc::PF_W) == libc::PF_R {
+                    image.constants.push(start..start + header.p_filesz as usize);
+                }
             }
+            // Constants with addresses in them: written by the loader before anything runs, then
+            // protected, but for the page that the end of it may share with variables.
+            libc::PT_GNU_RELRO => image.constants.push(range),
             libc::PT_NOTE if image.identity.is_empty() => {
                 // SAFETY: the loader maps note segments of the main program readable, for the
                 // life of the process.
@@ -139,6 +178,43 @@ mod tests {
     fn a_function_of_a_shared_library_has_none() {
         assert_eq!(current().offset_of(libc::getpid as *const () as usize), None);
         assert_eq!(current().address_of(u64::MAX), None);
+    }
+
+    #[test]
+    fn a_constant_has_an_offset_that_leads_back_and_a_variable_has_none() {
+        static CONSTANT: [u64; 2] = [7, 9];
+        static ADDRESSES: [fn(); 2] = [|| (), || ()];
+        static VARIABLE: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(5);
+        let image = current();
+        let offset = image.offset_of_constant(&CONSTANT).expect("a constant");
+        let address = std::ptr::from_ref(&CONSTANT) as usize;
+        assert_eq!(image.address_of_constant::<[u64; 2]>(offset), Some(address));
+        assert_eq!(image.address_of_constant::<[u64; 2]>(offset + 1), None, "not aligned");
+        assert!(image.offset_of_constant(&ADDRESSES).is_some());
+        assert_eq!(image.offset_of_constant(&VARIABLE), None);
+        let on_the_heap: &'static u64 = Box::leak(Box::new(3));
+        assert_eq!(image.offset_of_constant(on_the_heap), None);
+    }
+
+    /// What the kernel says of the memory that we take for constant.
+    #[test]
+    fn nobody_can_write_to_what_counts_as_constant() {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
+        let page = crate::sys::mmap::page_size();
+        let writable = |address: usize| {
+            maps.lines().any(|line| {
+                let (range, rest) = line.split_once(' ').expect("a range");
+                let (start, end) = range.split_once('-').expect("two ends");
+                let parse = |text| usize::from_str_radix(text, 16).expect("a number");
+                (parse(start)..parse(end)).contains(&address) && rest.as_bytes()[1] == b'w'
+            })
+        };
+        for range in &current().constants {
+            // The last page of the relocated part may be shared with variables.
+            for address in (range.start..range.end / page * page).step_by(page) {
+                assert!(!writable(address), "{address:#x} of {range:x?}");
+            }
+        }
     }
 
     #[test]

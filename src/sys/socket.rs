@@ -4,20 +4,18 @@
 //! empty message. Descriptors travel as `SCM_RIGHTS`.
 
 use super::clock::Deadline;
-use nix::cmsg_space;
+use super::rights;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    bind, connect, getsockname, recv as peek, recvmsg, sendmsg, socket, socketpair,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect,
+    getsockname, recv as peek, sendmsg, socket, socketpair,
 };
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// The most descriptors that one message carries.
 pub(crate) const MAX_FDS: usize = 240;
-/// The most that the kernel passes in one message: `SCM_MAX_FD` in <net/scm.h>.
-const SCM_MAX_FD: usize = 253;
 
 /// The largest message in bytes; anything larger travels in a memfd beside it.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
@@ -116,8 +114,40 @@ pub(crate) fn send(
 /// `InvalidData` for a message larger than [`MAX_MESSAGE`] or with too many descriptors: the
 /// sender does not keep the protocol.
 pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Received> {
+    next_message(socket.as_fd(), buffer, MsgFlags::empty())
+}
+
+/// As [`try_recv`], and leaves the message there; its descriptors are copies.
+pub(crate) fn try_peek(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Received> {
+    next_message(socket.as_fd(), buffer, MsgFlags::MSG_PEEK)
+}
+
+/// As [`try_peek`], of the message that begins at byte `at` of all that are there. From then on the
+/// socket is for this only: where to look is a property of the socket itself, which all who have it
+/// share, so one of them may do this at a time.
+pub(crate) fn try_peek_at(
+    socket: impl AsFd,
+    at: usize,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Received> {
+    let raw = socket.as_fd().as_raw_fd();
+    let at = libc::c_int::try_from(at).map_err(|_| Errno::EINVAL)?;
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the pointer is to a live integer of that length.
+    let set = unsafe {
+        libc::setsockopt(raw, libc::SOL_SOCKET, libc::SO_PEEK_OFF, (&raw const at).cast(), len)
+    };
+    Errno::result(set)?;
+    next_message(socket.as_fd(), buffer, MsgFlags::MSG_PEEK)
+}
+
+fn next_message(
+    socket: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+    how: MsgFlags,
+) -> io::Result<Received> {
     let (len, flags, fds) = loop {
-        match receive(socket.as_fd().as_raw_fd(), buffer) {
+        match receive(socket, buffer, how) {
             Ok(received) => break received,
             // Reset: the peer closed its end before it had read everything. The kernel tells so
             // once, even before what the peer has sent; that and the end come next.
@@ -139,29 +169,19 @@ pub(crate) fn try_recv(socket: impl AsFd, buffer: &mut Vec<u8>) -> io::Result<Re
     }
 }
 
-/// Finds out how long the next message is and takes it.
-fn receive(socket: RawFd, buffer: &mut Vec<u8>) -> nix::Result<(usize, MsgFlags, Vec<OwnedFd>)> {
+/// Finds out how long the next message is and takes it, or leaves it there if `how` says so.
+fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut Vec<u8>,
+    how: MsgFlags,
+) -> nix::Result<(usize, MsgFlags, Vec<OwnedFd>)> {
     let look = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
-    let len = peek(socket, &mut [], look)?;
+    let len = peek(socket.as_raw_fd(), &mut [], look)?;
     buffer.clear();
     buffer.resize(len.min(MAX_MESSAGE), 0);
-    let take = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    // Room for as many descriptors as the kernel lets anyone send: those of a truncated message
-    // would be open, and nobody would know their numbers.
-    let mut space = cmsg_space!([RawFd; SCM_MAX_FD]);
-    let mut parts = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<()>(socket, &mut parts, Some(&mut space), take)?;
     let mut fds = Vec::new();
-    if let Ok(control) = message.cmsgs() {
-        for part in control {
-            if let ControlMessageOwned::ScmRights(raw) = part {
-                // SAFETY: the kernel has just installed these descriptors for us; nobody else
-                // knows their numbers.
-                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-            }
-        }
-    }
-    Ok((message.bytes, message.flags, fds))
+    let (len, flags) = rights::receive(socket, buffer, how, &mut fds)?;
+    Ok((len, flags, fds))
 }
 
 /// Receives one message, waiting until the deadline; `Nothing` means that it passed.
@@ -217,6 +237,7 @@ pub(crate) fn readable(fds: &[BorrowedFd<'_>], deadline: Deadline) -> io::Result
 
 #[cfg(test)]
 mod tests {
+    use super::rights::SCM_MAX_FD;
     use super::*;
 
     #[test]

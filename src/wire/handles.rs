@@ -38,7 +38,8 @@ thread_local! {
 }
 
 const OUTSIDE: &str = "a shared object can only travel as an argument, an item, a context or a \
-                       result of a multiproc call, because its descriptor goes beside the message";
+                       result of a multiproc call, or in a message of one of its queues, pipes or \
+                       Unix connections, because its descriptor goes beside it";
 
 const TOO_MANY: &str = "more than 224 shared objects in one value or one set of arguments, because \
                         their descriptors go in one message; send them in several";

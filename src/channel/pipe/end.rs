@@ -75,7 +75,7 @@ impl Watch {
         }
     }
 
-    /// Whether to look now: if the reader says so, and if it has taken nothing for a while. If it has
+    /// Whether to look now: if the reader says so, or has taken nothing for a while. If it has
     /// just taken something it was there a moment ago, which is as much as a look would tell.
     #[inline]
     fn is_due(&self, progress: Progress) -> bool {
@@ -109,7 +109,7 @@ pub(super) fn ring(shape: u64) -> io::Result<Ring> {
     Ok(ring)
 }
 
-fn open(Handle(object): Handle, shape: u64) -> io::Result<Ring> {
+pub(super) fn open_ring(object: Arc<Object>, shape: u64) -> io::Result<Ring> {
     let ring = Ring::open(object, KIND)?;
     // Relaxed: written before it was sent.
     match ring.memory().word(SHAPE).load(Ordering::Relaxed) == shape {
@@ -167,6 +167,14 @@ impl End {
         }
     }
 
+    /// Sends a message, waiting for room however long that is.
+    #[inline]
+    pub(super) fn send_all(&self, parts: [&[u8]; 2], what: What, carried: &Carried) -> Result<()> {
+        // Without a deadline only a hostile peer could end the wait.
+        while !self.send(parts, what, carried, Deadline::NEVER)? {}
+        Ok(())
+    }
+
     /// Receives a message of this kind, and of so many bytes at most, waiting for it until the
     /// deadline. What is not as wanted is left there.
     #[inline]
@@ -210,6 +218,12 @@ impl End {
         Ok((self.inward()?, self.post()?))
     }
 
+    /// The parts: the ring that is written, the one that is read, the socket.
+    pub(super) fn objects(&self) -> Vec<Arc<Object>> {
+        let (outward, inward, post) = self.handles();
+        [outward, inward, post].into_iter().flatten().map(|Handle(object)| object).collect()
+    }
+
     /// The parts as they travel.
     fn handles(&self) -> (Option<Handle>, Option<Handle>, Option<Handle>) {
         let of = |object: &Arc<Object>| Handle(object.clone());
@@ -234,7 +248,7 @@ impl End {
         let (out, inn, post): Parts = Deserialize::deserialize(from)?;
         let ring = |handle: Option<Handle>, shape: Option<u64>| match (handle, shape) {
             (None, None) => Ok(None),
-            (Some(handle), Some(shape)) => open(handle, shape).map(Some),
+            (Some(Handle(object)), Some(shape)) => open_ring(object, shape).map(Some),
             _ => Err(io::ErrorKind::InvalidData.into()),
         };
         let refuse = || {

@@ -1,12 +1,17 @@
-//! Pipes: two sides, messages in order.
+//! Pipes: two sides, messages in order. `README.md` in this folder has the protocol.
 
 mod duplex;
 mod end;
+mod messages;
+mod raw;
 mod receiver;
 mod sender;
+mod verbs;
 
 pub use duplex::PipeEnd;
-pub use receiver::{Messages, PipeReceiver};
+pub use messages::Messages;
+pub(crate) use raw::RawEnd;
+pub use receiver::PipeReceiver;
 pub use sender::PipeSender;
 
 use super::line;

@@ -13,6 +13,8 @@ pub(super) const HEADER: usize = 64 * 1024;
 // The words of the header. What the two sides write is never on one cache line, nor on two that
 // the processor fetches together.
 pub(super) const PUT_LOCK: usize = BODY + 64;
+/// The number of the first item that could be in the generation of the tail, under the put lock.
+pub(super) const ENTERED: usize = PUT_LOCK + 8;
 pub(super) const TAIL: usize = PUT_LOCK + 128;
 pub(super) const GET_LOCK: usize = TAIL + 128;
 pub(super) const HEAD: usize = GET_LOCK + 128;

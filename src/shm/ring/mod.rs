@@ -19,9 +19,9 @@ use super::segment::Segment;
 use crate::sys::clock::Deadline;
 use crate::sys::memfd;
 use crate::sys::spin::Spin;
+use bytemuck::Pod;
 use ends::{CLOSED, Moved, POLLED, Position, same_number};
 use layout::{Generation, LAST, MAX_INLINE};
-use bytemuck::Pod;
 use line::{Content, IN_LINE, Line, MAX_IN_LINE};
 use spill::{Place, Places};
 use std::io;
@@ -373,6 +373,8 @@ impl Ring {
             let head = self.head().load(Ordering::Relaxed);
             *place = self.places().fill(parts)?;
             if place.is_none() {
+                // Who only tries never sleeps, and would never look.
+                self.look_for_dead(Look::Close);
                 return Ok(Tried::NoRoom(head));
             }
         }
@@ -545,6 +547,9 @@ impl Ring {
         };
         mark.write(here, Generation(tail.generation).line(tail.number));
         let at = Position { generation, ..tail };
+        // Before the tail is there: whoever dies in between makes others look at the head, no more.
+        // Relaxed: under the put lock.
+        self.memory.word(layout::ENTERED).store(tail.number, Ordering::Relaxed);
         ends::relocate(self.tail(), at);
         // No item is at its head.
         let head = self.look_at_head();
@@ -592,11 +597,12 @@ impl Ring {
         if start % size + need > size {
             start = start.checked_next_multiple_of(size)?;
         }
-        let freed = if head.generation == tail.generation {
-            used_by(head.number.wrapping_sub(1) & ends::NUMBERS)
-        } else {
-            0
-        };
+        // An old look at the head may be from an earlier visit to this generation, of which lines are
+        // left: only what was put since the ring came here can have been freed here.
+        let entered = self.memory.word(layout::ENTERED).load(Ordering::Relaxed);
+        let is_here = head.generation == tail.generation
+            && head.number.wrapping_sub(entered) & ends::NUMBERS < 1 << 55;
+        let freed = if is_here { used_by(head.number.wrapping_sub(1) & ends::NUMBERS) } else { 0 };
         let end = start.checked_add(need)?;
         (end.wrapping_sub(freed) <= size).then_some(Spot {
             segment,
@@ -701,15 +707,8 @@ impl Ring {
         if head & CLOSED != 0 || self.nothing_after(head).is_some() {
             return Ok(false);
         }
-        let at = Position::of(head);
+        let (at, line) = self.line_at(Position::of(head))?;
         let segment = self.segment(at.generation)?;
-        let line = match Line::read(segment, Generation(at.generation).line(at.number)) {
-            Some(line) if line.number == at.number => line,
-            _ => return damaged(),
-        };
-        if let Content::Moved(next) = line.content {
-            return self.follow(at, next);
-        }
         receiving.taking(Next { number: at.number, tag: line.tag, len: line.len })?;
         let mut place = None;
         if let Content::Spilled(seat) = line.content {
@@ -729,9 +728,29 @@ impl Ring {
         drop(turn);
         ends::wake(self.head(), moved);
         if let Some(place) = place {
-            receiving.copy(&place)?;
+            receiving.copy(&place).inspect_err(|_| {
+                self.memory.word(layout::LOST).fetch_add(1, Ordering::Relaxed);
+            })?;
         }
         Ok(true)
+    }
+
+    /// The line of the item at the head, wherever marks lead to.
+    #[inline]
+    fn line_at(&self, head: Position) -> io::Result<(Position, Line)> {
+        let mut at = head;
+        // A neighbour could make them lead in a circle.
+        for _ in 0..2 * LAST {
+            let line = Generation(at.generation).line(at.number);
+            match Line::read(self.segment(at.generation)?, line) {
+                Some(Line { number, content: Content::Moved(next), .. }) if number == at.number => {
+                    at = self.follow(at, next)?;
+                }
+                Some(line) if line.number == at.number => return Ok((at, line)),
+                _ => break,
+            }
+        }
+        damaged()
     }
 
     /// Passes over an item of which a part is gone with a process that died.
@@ -747,7 +766,7 @@ impl Ring {
     /// Follows the producers into another generation. The memory of a large one is given back, but
     /// for the mark: somebody else may have to follow it.
     #[cold]
-    fn follow(&self, at: Position, generation: u32) -> io::Result<bool> {
+    fn follow(&self, at: Position, generation: u32) -> io::Result<Position> {
         if generation > LAST || generation == at.generation {
             return damaged();
         }
@@ -759,8 +778,9 @@ impl Ring {
             memfd::release(fd, left.at(), mark - left.at());
             memfd::release(fd, mark + PAGE, left.at() + left.len() - mark - PAGE);
         }
-        ends::relocate(self.head(), Position { generation, ..at });
-        Ok(false)
+        let next = Position { generation, ..at };
+        ends::relocate(self.head(), next);
+        Ok(next)
     }
 
     /// Takes one of the locks; `None` if the deadline passes.
@@ -950,9 +970,7 @@ impl Spot<'_> {
     fn fill(&self, parts: [&[u8]; 2]) -> Content {
         let (at, content) = match self.start {
             None => (self.generation().line(self.at.number) + IN_LINE, Content::Line),
-            Some(start) => {
-                (self.generation().bytes_at() + start as usize, Content::Bytes(start))
-            }
+            Some(start) => (self.generation().bytes_at() + start as usize, Content::Bytes(start)),
         };
         self.segment.copy_in(at, parts[0]);
         self.segment.copy_in(at + parts[0].len(), parts[1]);

@@ -321,3 +321,62 @@ fn whatever_is_written_over_a_ring_is_an_error_and_no_panic() {
         ring.close_now();
     }
 }
+
+#[test]
+fn a_look_at_the_head_is_of_no_use_after_the_ring_has_been_elsewhere() {
+    let ring = ring(Room::Unlimited);
+    let (idle, busy) = (ring.clone(), ring.clone());
+    let put = |ring: &Ring, number, len| {
+        assert_eq!(put(ring, &pattern(number, len), now()), Put::Done { rings: false });
+    };
+    let get = |number, len| assert!(get(&ring, now()).expect("an item") == pattern(number, len));
+    // The ring grows, is empty, and comes back.
+    let be_elsewhere = || {
+        (0..60).for_each(|number| put(&busy, number, MAX_INLINE));
+        (0..60).for_each(|number| get(number, MAX_INLINE));
+        put(&busy, 1, 1);
+        get(1, 1);
+        assert_eq!(Position::of(ring.head().load(Ordering::Relaxed)).generation, layout::SETTLED);
+    };
+    be_elsewhere();
+    // One producer has to look at the head when it is some way behind the tail ...
+    let count = Generation(layout::SETTLED).bytes() as usize / 1000;
+    (0..200).for_each(|number| put(&idle, number, 1000));
+    for number in 200..count + 10 {
+        get(number - 200, 1000);
+        put(&idle, number, 1000);
+    }
+    (count - 190..count + 10).for_each(|number| get(number, 1000));
+    // ... and sees nothing of what comes next, until it finds the place almost full.
+    be_elsewhere();
+    (0..count - 1).for_each(|number| put(&busy, number, 1000));
+    (count - 1..count + 50).for_each(|number| put(&idle, number, 1000));
+    (0..count + 50).for_each(|number| get(number, 1000));
+}
+
+#[test]
+fn marks_that_lead_in_a_circle_are_an_error() {
+    let ring = ring(Room::Unlimited);
+    memfd::reserve(ring.object().fd(), Generation(1).at(), Generation(1).len()).expect("memory");
+    for (here, there) in [(0, 1), (1, 0)] {
+        let content = Content::Moved(there);
+        let mark = Line { number: 0, tag: 0, len: 0, end: 0, mail: 0, content };
+        mark.write(ring.segment(here).expect("there"), Generation(here).line(0));
+    }
+    ring.tail().store(5 << 8, Ordering::Relaxed);
+    let error = ring.get(&mut Item(None), now()).expect_err("no item ever comes");
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
+fn places_that_the_dead_have_left_are_found_by_who_only_tries() {
+    let ring = ring(Room::Unlimited);
+    let seats = super::super::seats::Seats::new(&ring.memory, layout::SEATS_AT);
+    use super::super::seats::{SEATS, Table};
+    let dead = owner::dead::thread();
+    while seats.claim(dead, 0).is_some() {}
+    let large = pattern(1, MAX_INLINE + 1);
+    let tries = (0..SEATS).find(|_| put(&ring, &large, now()) != Put::Full);
+    assert!(tries.is_some(), "it is full for ever");
+    assert!(get(&ring, now()).expect("the item") == large);
+}

@@ -16,7 +16,7 @@ use super::owner;
 use crate::sys::clock::Deadline;
 use blocks::{Blocks, Place};
 use journal::{Change, JOURNAL, Space, damaged};
-use order::{LEN as ITEM_LEN, NUMBER, Spot, WORDS as HEADER};
+use order::{LEN as ITEM_LEN, LOCKER, NUMBER, Spot, WORDS as HEADER};
 use std::cmp::Ordering;
 use std::io;
 use std::sync::Arc;
@@ -37,8 +37,12 @@ const DEATHS: u64 = 304;
 /// What tells stores of different items apart.
 const SHAPE: u64 = 312;
 const BLOCKS: Blocks = Blocks(320);
+/// A bit for each locker: whether an item has it.
+const LOCKERS: u64 = 896;
+const LOCKER_WORDS: u64 = 8;
 const JOURNAL_AT: u64 = 1024;
-const _: () = assert!(320 + blocks::WORDS <= JOURNAL_AT && JOURNAL_AT + JOURNAL <= 1 << 14);
+const _: () = assert!(320 + blocks::WORDS <= LOCKERS && LOCKERS + 8 * LOCKER_WORDS <= JOURNAL_AT);
+const _: () = assert!(JOURNAL_AT + JOURNAL <= 1 << 14);
 
 /// How long a call that does not wait for items, or for room, waits for the lock: it is held for a
 /// copy of one item at most, unless its holder was stopped.
@@ -59,12 +63,12 @@ pub(crate) enum State {
 
 /// What became of a call.
 #[derive(Debug)]
-pub(crate) enum Outcome<R> {
+pub(crate) enum Outcome<R, O> {
     Done(R),
     /// There is no item, or no room; if the caller wants to wait it sleeps now.
     Wait(Option<Armed>),
     /// The item must be compared with this one first.
-    Compare(Item),
+    Compare(Item<O>),
     Closed,
     /// Somebody else has the lock for too long.
     Busy,
@@ -72,10 +76,34 @@ pub(crate) enum Outcome<R> {
 
 /// A copy of an item.
 #[derive(Debug)]
-pub(crate) struct Item {
+pub(crate) struct Item<O> {
     /// No other item of the store has it.
     pub(crate) number: u64,
     pub(crate) bytes: Vec<u8>,
+    /// What is in its locker, if it has one.
+    pub(crate) beside: Option<O>,
+}
+
+/// Where what cannot go through memory waits until its item is taken. All of this is called under
+/// the lock, and only for lockers that the store has given to an item, or is giving.
+pub(crate) trait Lockers {
+    type In;
+    type Out;
+    /// Puts something into a locker, after throwing away what is there; false if there is no room.
+    fn fill(&self, number: u32, what: &Self::In) -> io::Result<bool>;
+    /// A copy of what is in a locker.
+    fn look(&self, number: u32) -> io::Result<Self::Out>;
+    /// Throws away what is in a locker.
+    fn empty(&self, number: u32);
+}
+
+/// An item to be put.
+pub(crate) struct New<'a, I> {
+    /// Its bytes, in two parts.
+    pub(crate) bytes: [&'a [u8]; 2],
+    /// What goes into a locker.
+    pub(crate) beside: Option<&'a I>,
+    pub(crate) rule: Rule<'a>,
 }
 
 /// Where a new item goes.
@@ -248,14 +276,14 @@ impl Store {
         Ok(Some(locked))
     }
 
-    /// Puts an item, whose bytes are two parts, if there is room; if not, and `wait` says so, gets ready to wait for some.
-    pub(crate) fn put(
+    /// Puts an item, if there is room; if not, and `wait` says so, gets ready to wait for some.
+    pub(crate) fn put<L: Lockers>(
         &self,
-        bytes: [&[u8]; 2],
-        rule: Rule<'_>,
+        new: &New<'_, L::In>,
+        lockers: &L,
         wait: bool,
         deadline: Deadline,
-    ) -> io::Result<Outcome<()>> {
+    ) -> io::Result<Outcome<(), L::Out>> {
         let Some(locked) = self.lock(deadline)? else {
             return Ok(Outcome::Busy);
         };
@@ -263,21 +291,25 @@ impl Store {
         if self.state() != State::Open {
             return Ok(Outcome::Closed);
         }
+        let full = || Ok(Outcome::Wait(wait.then(|| bell::arm(self.bell(Side::Putters)))));
         if self.capacity != 0 && change.get(ITEMS)? >= self.capacity {
-            return Ok(Outcome::Wait(wait.then(|| bell::arm(self.bell(Side::Putters)))));
+            return full();
         }
-        let path = match rule {
+        let path = match new.rule {
             Rule::Front => None,
             Rule::Sorted(known) => match order::find(&change, ROOT, known)? {
                 Spot::Path(path) => Some(path),
-                Spot::Unknown(place) => return self.copy(place).map(Outcome::Compare),
+                Spot::Unknown(place) => return self.copy(place, lockers).map(Outcome::Compare),
             },
         };
         let number = change.get(PUT)?.wrapping_add(1);
-        let new = self.fill(&mut change, number, bytes)?;
+        let place = self.fill(&mut change, number, new.bytes)?;
+        if !self.fill_locker(&mut change, place, new.beside, lockers)? {
+            return full();
+        }
         match path {
-            Some(path) => order::insert(&mut change, ROOT, &path, new)?,
-            None => order::push(&mut change, ROOT, new)?,
+            Some(path) => order::insert(&mut change, ROOT, &path, place)?,
+            None => order::push(&mut change, ROOT, place)?,
         }
         change.add(ITEMS, 1)?;
         change.set(PUT, number)?;
@@ -306,9 +338,52 @@ impl Store {
         Ok(new)
     }
 
+    /// Finds a locker for what goes beside an item, and puts it there. Until the change is kept it is
+    /// a free one, too. False if there is no room.
+    fn fill_locker<L: Lockers>(
+        &self,
+        change: &mut Change<'_, Growing>,
+        new: Place,
+        beside: Option<&L::In>,
+        lockers: &L,
+    ) -> io::Result<bool> {
+        let Some(beside) = beside else {
+            self.space.set(new.body(LOCKER), 0)?;
+            return Ok(true);
+        };
+        for word in 0..LOCKER_WORDS {
+            let used = change.get(LOCKERS + 8 * word)?;
+            if used != u64::MAX {
+                let bit = used.trailing_ones();
+                let locker = 64 * word as u32 + bit;
+                if !lockers.fill(locker, beside)? {
+                    return Ok(false);
+                }
+                change.set(LOCKERS + 8 * word, used | 1 << bit)?;
+                self.space.set(new.body(LOCKER), u64::from(locker) + 1)?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The locker of an item, if it has one.
+    fn locker(&self, place: Place) -> io::Result<Option<u32>> {
+        match self.space.get(place.body(LOCKER))? {
+            0 => Ok(None),
+            number if number <= 64 * LOCKER_WORDS => Ok(Some(number as u32 - 1)),
+            _ => Err(damaged()),
+        }
+    }
+
     /// Takes the first item, if there is one; if not, and `wait` says so, gets ready to wait for
     /// one.
-    pub(crate) fn take(&self, wait: bool, deadline: Deadline) -> io::Result<Outcome<Item>> {
+    pub(crate) fn take<L: Lockers>(
+        &self,
+        lockers: &L,
+        wait: bool,
+        deadline: Deadline,
+    ) -> io::Result<Outcome<Item<L::Out>, L::Out>> {
         let Some(locked) = self.lock(deadline)? else {
             return Ok(Outcome::Busy);
         };
@@ -324,15 +399,24 @@ impl Store {
             });
         };
         let (_, place) = found;
-        let item = self.copy(place)?;
+        let item = self.copy(place, lockers)?;
+        let locker = self.locker(place)?;
         order::unlink(&mut change, found)?;
         BLOCKS.give_back(&mut change, place)?;
+        if let Some(locker) = locker.map(u64::from) {
+            let word = LOCKERS + 8 * (locker / 64);
+            let used = change.get(word)?;
+            change.set(word, used & !(1 << (locker % 64)))?;
+        }
         let left = change.get(ITEMS)?.saturating_sub(1);
         change.set(ITEMS, left)?;
         change.add(TAKEN, 1)?;
         change.keep()?;
         if let Some((at, len)) = place.spare() {
             self.space.give_back(at, len);
+        }
+        if let Some(locker) = locker {
+            lockers.empty(locker);
         }
         let rung = bell::ring(self.bell(Side::Putters));
         drop(locked);
@@ -341,7 +425,7 @@ impl Store {
     }
 
     /// Copies an item out. Under the lock.
-    fn copy(&self, place: Place) -> io::Result<Item> {
+    fn copy<L: Lockers>(&self, place: Place, lockers: &L) -> io::Result<Item<L::Out>> {
         let number = self.space.get(place.body(NUMBER))?;
         let len = self.space.get(place.body(ITEM_LEN))?;
         if len > place.capacity() - HEADER || len > CREDIBLE && len > self.space.memory_len()? {
@@ -352,11 +436,12 @@ impl Store {
         bytes.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
         bytes.resize(len, 0);
         self.space.copy_out(place.body(HEADER), &mut bytes)?;
-        Ok(Item { number, bytes })
+        let beside = self.locker(place)?.map(|locker| lockers.look(locker)).transpose()?;
+        Ok(Item { number, bytes, beside })
     }
 
     /// Goes on to a later state and wakes everybody.
-    pub(crate) fn shut(&self, state: State) -> io::Result<()> {
+    pub(crate) fn shut(&self, state: State, lockers: &impl Lockers) -> io::Result<()> {
         // AcqRel: as a lock would.
         self.word(STATE as usize).fetch_max(state as u64, AcqRel);
         // Whoever has the lock for long, or for ever, cannot keep this from happening: the state is
@@ -371,6 +456,11 @@ impl Store {
             change.set(ITEMS, 0)?;
             change.set(ROOT, 0)?;
             change.keep()?;
+            for locker in 0..64 * LOCKER_WORDS {
+                if self.space.get(LOCKERS + 8 * (locker / 64))? >> (locker % 64) & 1 != 0 {
+                    lockers.empty(locker as u32);
+                }
+            }
         }
         let sides = [Side::Getters, Side::Putters].map(|side| self.bell(side));
         let rung: [(&AtomicU64, Rung); 2] = sides.map(|bell| (bell, bell::ring(bell)));
@@ -397,13 +487,29 @@ mod tests {
         Store::create(KIND, 0, capacity).expect("create")
     }
 
+    /// No lockers.
+    struct Nothing;
+
+    impl Lockers for Nothing {
+        type In = ();
+        type Out = ();
+        fn fill(&self, _: u32, (): &()) -> io::Result<bool> {
+            Ok(false)
+        }
+        fn look(&self, _: u32) -> io::Result<()> {
+            Ok(())
+        }
+        fn empty(&self, _: u32) {}
+    }
+
     fn put(store: &Store, bytes: &[u8]) {
-        let outcome = store.put([bytes, &[]], Rule::Front, false, Deadline::NEVER).expect("put");
+        let new = New { bytes: [bytes, &[]], beside: None, rule: Rule::Front };
+        let outcome = store.put(&new, &Nothing, false, Deadline::NEVER).expect("put");
         assert!(matches!(outcome, Outcome::Done(())), "{outcome:?}");
     }
 
     fn take(store: &Store) -> Option<Vec<u8>> {
-        match store.take(false, Deadline::NEVER).expect("take") {
+        match store.take(&Nothing, false, Deadline::NEVER).expect("take") {
             Outcome::Done(item) => Some(item.bytes),
             _ => None,
         }
@@ -469,9 +575,9 @@ mod tests {
         let store = new(0);
         put(&store, b"one");
         let root = Place::of(store.count(ROOT)).expect("a place").expect("an item");
-        for lie in [25, 1 << 19, 1 << 30, u64::MAX] {
+        for lie in [17, 1 << 19, 1 << 30, u64::MAX] {
             store.space.set(root.body(ITEM_LEN), lie).expect("set");
-            assert!(store.take(false, Deadline::NEVER).is_err(), "{lie}");
+            assert!(store.take(&Nothing, false, Deadline::NEVER).is_err(), "{lie}");
         }
         assert!(!lock::is_held(store.word(LOCK)));
     }

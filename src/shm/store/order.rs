@@ -28,8 +28,10 @@ pub(super) const LEN: u64 = 8;
 const BEFORE: u64 = 16;
 /// The items after it.
 const AFTER: u64 = 24;
+/// One more than the number of its locker, or 0 if it has none.
+pub(super) const LOCKER: u64 = 32;
 /// Where the words of an item end, in the body of its block.
-pub(super) const WORDS: u64 = 32;
+pub(super) const WORDS: u64 = 40;
 
 /// Deeper than any tree of random ranks with fewer items than there are bytes of memory.
 const DEEPEST: usize = 256;

@@ -1,0 +1,392 @@
+//! `List`.
+
+use super::proxy::proxy_type;
+use crate::entry::Look;
+use crate::manager::Manager;
+use crate::{Data, Error, Result};
+use std::cmp::Ordering;
+use std::ops::Range;
+
+proxy_type! {
+    /// A vector that a [`Manager`]'s server holds: Python's `Manager().list()`, with the methods of
+    /// [`Vec`].
+    ///
+    /// Items travel by value: what [`get`](List::get) returns is a copy, and changing it changes
+    /// nothing in the server. To change an item where it is, use [`update`](List::update), which is
+    /// one call that nobody comes between; an item may itself be a proxy.
+    ///
+    /// ```
+    /// use multiproc::Manager;
+    ///
+    /// let manager = Manager::start()?;
+    /// let list = manager.list()?;
+    /// list.extend([3, 1, 2])?;
+    /// list.sort()?;
+    /// list.update(0, |item, by| *item += by, 10)?;
+    /// assert_eq!(list.snapshot()?, [11, 2, 3]);
+    /// assert_eq!(list.get(7)?, None);
+    /// # Ok::<(), multiproc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Every method fails as [`Proxy::with_mut`](super::Proxy::with_mut) does; beyond that, as it
+    /// says.
+    List [T] of Vec<T>
+}
+
+impl Manager {
+    /// Makes an empty list.
+    ///
+    /// # Errors
+    /// As [`Manager::create`].
+    pub fn list<T: Data + Send + Sync>(&self) -> Result<List<T>> {
+        self.hold(|()| Ok(Vec::<T>::new()), ()).map(List)
+    }
+
+    /// Makes a list of these items.
+    ///
+    /// # Errors
+    /// As [`Manager::create`].
+    pub fn list_of<T: Data + Send + Sync>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+    ) -> Result<List<T>> {
+        let items: Vec<T> = items.into_iter().collect();
+        self.hold(|(items,): (Vec<T>,)| Ok(items), (&items,)).map(List)
+    }
+}
+
+/// The error for an index that is too large.
+pub(super) fn out_of_range(index: usize, len: usize) -> Error {
+    Error::invalid(format!("index {index} is out of range: there are {len} items"))
+}
+
+impl<T: Data + Send + Sync> List<T> {
+    /// Appends an item.
+    pub fn push(&self, item: T) -> Result<()> {
+        self.0.write(|list, (item,): (T,)| list.push(item), (&item,))
+    }
+
+    /// Removes the last item and returns it; `None` if there is none.
+    pub fn pop(&self) -> Result<Option<T>> {
+        self.0.write(|list, ()| list.pop(), ())
+    }
+
+    /// Appends all items, with nobody's in between.
+    pub fn extend(&self, items: impl IntoIterator<Item = T>) -> Result<()> {
+        let items: Vec<T> = items.into_iter().collect();
+        self.0.write(|list, (items,): (Vec<T>,)| list.extend(items), (&items,))
+    }
+
+    /// A copy of the item at `index`; `None` if there is none.
+    pub fn get(&self, index: usize) -> Result<Option<T>> {
+        self.0.show(|list: &Vec<T>, (at,): (usize,), look| look.show(&list.get(at)), (&index,))
+    }
+
+    /// A copy of the first item.
+    pub fn first(&self) -> Result<Option<T>> {
+        self.0.show(|list: &Vec<T>, (), look: &mut Look<'_>| look.show(&list.first()), ())
+    }
+
+    /// A copy of the last item.
+    pub fn last(&self) -> Result<Option<T>> {
+        self.0.show(|list: &Vec<T>, (), look: &mut Look<'_>| look.show(&list.last()), ())
+    }
+
+    /// Copies of several items at one moment; `None` where there is none.
+    pub fn get_many(&self, indices: impl IntoIterator<Item = usize>) -> Result<Vec<Option<T>>> {
+        let indices: Vec<usize> = indices.into_iter().collect();
+        let show = |list: &Vec<T>, (indices,): (Vec<usize>,), look: &mut Look<'_>| {
+            look.show(&indices.into_iter().map(|at| list.get(at)).collect::<Vec<_>>());
+        };
+        self.0.show(show, (&indices,))
+    }
+
+    /// Copies of the items in a range; `None` if it is not a part of the list.
+    pub fn slice(&self, range: Range<usize>) -> Result<Option<Vec<T>>> {
+        self.0.show(
+            |list: &Vec<T>, (start, end): (usize, usize), look| look.show(&list.get(start..end)),
+            (&range.start, &range.end),
+        )
+    }
+
+    /// Replaces the item at `index`.
+    ///
+    /// # Errors
+    /// [`is_invalid_input`](Error::is_invalid_input) if there is none.
+    pub fn set(&self, index: usize, item: T) -> Result<()> {
+        self.replace(index, item).map(drop)
+    }
+
+    /// Replaces the item at `index` and returns the one that was there.
+    ///
+    /// # Errors
+    /// [`is_invalid_input`](Error::is_invalid_input) if there is none.
+    pub fn replace(&self, index: usize, item: T) -> Result<T> {
+        let replace = |list: &mut Vec<T>, (at, item): (usize, T)| {
+            let len = list.len();
+            let place = list.get_mut(at).ok_or_else(|| out_of_range(at, len))?;
+            Ok(std::mem::replace(place, item))
+        };
+        self.0.write(replace, (&index, &item))?
+    }
+
+    /// Replaces several items at one moment: all, or none if one of the indices is out of range.
+    ///
+    /// # Errors
+    /// [`is_invalid_input`](Error::is_invalid_input) if one is.
+    pub fn set_many(&self, items: impl IntoIterator<Item = (usize, T)>) -> Result<()> {
+        let items: Vec<(usize, T)> = items.into_iter().collect();
+        let set = |list: &mut Vec<T>, (items,): (Vec<(usize, T)>,)| {
+            if let Some((at, _)) = items.iter().find(|(at, _)| *at >= list.len()) {
+                return Err(out_of_range(*at, list.len()));
+            }
+            for (at, item) in items {
+                list[at] = item;
+            }
+            Ok(())
+        };
+        self.0.write(set, (&items,))?
+    }
+
+    /// Inserts an item before the one at `index`, or at the end.
+    ///
+    /// # Errors
+    /// [`is_invalid_input`](Error::is_invalid_input) if the list is shorter than `index`.
+    pub fn insert(&self, index: usize, item: T) -> Result<()> {
+        let insert = |list: &mut Vec<T>, (at, item): (usize, T)| match at <= list.len() {
+            true => {
+                list.insert(at, item);
+                Ok(())
+            }
+            false => Err(out_of_range(at, list.len())),
+        };
+        self.0.write(insert, (&index, &item))?
+    }
+
+    /// Removes the item at `index` and returns it; `None` if there is none.
+    pub fn remove(&self, index: usize) -> Result<Option<T>> {
+        let remove =
+            |list: &mut Vec<T>, (at,): (usize,)| (at < list.len()).then(|| list.remove(at));
+        self.0.write(remove, (&index,))
+    }
+
+    /// Removes the item at `index` by putting the last one in its place; `None` if there is none.
+    pub fn swap_remove(&self, index: usize) -> Result<Option<T>> {
+        let remove =
+            |list: &mut Vec<T>, (at,): (usize,)| (at < list.len()).then(|| list.swap_remove(at));
+        self.0.write(remove, (&index,))
+    }
+
+    /// Removes the items in a range and returns them; `None`, and nothing is removed, if it is not
+    /// a part of the list.
+    pub fn drain(&self, range: Range<usize>) -> Result<Option<Vec<T>>> {
+        let drain = |list: &mut Vec<T>, (start, end): (usize, usize)| {
+            list.get(start..end)?;
+            Some(list.drain(start..end).collect::<Vec<T>>())
+        };
+        self.0.write(drain, (&range.start, &range.end))
+    }
+
+    /// Exchanges two items.
+    ///
+    /// # Errors
+    /// [`is_invalid_input`](Error::is_invalid_input) if one of them is not there.
+    pub fn swap(&self, a: usize, b: usize) -> Result<()> {
+        let swap = |list: &mut Vec<T>, (a, b): (usize, usize)| match a.max(b) < list.len() {
+            true => {
+                list.swap(a, b);
+                Ok(())
+            }
+            false => Err(out_of_range(a.max(b), list.len())),
+        };
+        self.0.write(swap, (&a, &b))?
+    }
+
+    /// Changes the item at `index` where it is, by a function that captures nothing, and returns
+    /// what that returns; `None` if there is no such item.
+    pub fn update<A: Data, R: Data>(
+        &self,
+        index: usize,
+        change: impl Fn(&mut T, A) -> R + Copy + Send + Sync + 'static,
+        argument: A,
+    ) -> Result<Option<R>> {
+        self.0.write(
+            move |list: &mut Vec<T>, (at, argument): (usize, A)| {
+                list.get_mut(at).map(|item| change(item, argument))
+            },
+            (&index, &argument),
+        )
+    }
+
+    /// Puts `new` in the place of the item at `index` if that is equal to `current`; whether it was.
+    ///
+    /// # Errors
+    /// [`is_invalid_input`](Error::is_invalid_input) if there is no such item.
+    pub fn compare_and_set(&self, index: usize, current: &T, new: T) -> Result<bool>
+    where
+        T: PartialEq,
+    {
+        let exchange = |list: &mut Vec<T>, (at, current, new): (usize, T, T)| {
+            let len = list.len();
+            let place = list.get_mut(at).ok_or_else(|| out_of_range(at, len))?;
+            let is_equal = *place == current;
+            if is_equal {
+                *place = new;
+            }
+            Ok(is_equal)
+        };
+        self.0.write(exchange, (&index, current, &new))?
+    }
+
+    /// Keeps the items for which a function that captures nothing says so, and removes the others;
+    /// how many were removed.
+    pub fn retain<A: Data>(
+        &self,
+        keep: impl Fn(&T, &A) -> bool + Copy + Send + Sync + 'static,
+        argument: A,
+    ) -> Result<usize> {
+        let retain = move |list: &mut Vec<T>, (argument,): (A,)| {
+            let before = list.len();
+            list.retain(|item| keep(item, &argument));
+            before - list.len()
+        };
+        self.0.write(retain, (&argument,))
+    }
+
+    /// Removes the first item that is equal to this one; whether there was one.
+    pub fn remove_item(&self, item: &T) -> Result<bool>
+    where
+        T: PartialEq,
+    {
+        let remove = |list: &mut Vec<T>, (item,): (T,)| {
+            let found = list.iter().position(|known| *known == item);
+            found.map(|at| list.remove(at)).is_some()
+        };
+        self.0.write(remove, (item,))
+    }
+
+    /// Whether an item is equal to this one.
+    pub fn contains(&self, item: &T) -> Result<bool>
+    where
+        T: PartialEq,
+    {
+        self.0.read(|list: &Vec<T>, (item,): (T,)| list.contains(&item), (item,))
+    }
+
+    /// Where the first item is that is equal to this one.
+    pub fn position(&self, item: &T) -> Result<Option<usize>>
+    where
+        T: PartialEq,
+    {
+        let position = |list: &Vec<T>, (item,): (T,)| list.iter().position(|known| *known == item);
+        self.0.read(position, (item,))
+    }
+
+    /// How many items are equal to this one.
+    pub fn count(&self, item: &T) -> Result<usize>
+    where
+        T: PartialEq,
+    {
+        let count =
+            |list: &Vec<T>, (item,): (T,)| list.iter().filter(|known| **known == item).count();
+        self.0.read(count, (item,))
+    }
+
+    /// The number of items.
+    pub fn len(&self) -> Result<usize> {
+        self.0.read(|list: &Vec<T>, ()| list.len(), ())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> Result<bool> {
+        self.0.read(|list: &Vec<T>, ()| list.is_empty(), ())
+    }
+
+    /// Removes all items.
+    pub fn clear(&self) -> Result<()> {
+        self.0.write(|list: &mut Vec<T>, ()| list.clear(), ())
+    }
+
+    /// Removes all items after the first `len`.
+    pub fn truncate(&self, len: usize) -> Result<()> {
+        self.0.write(|list: &mut Vec<T>, (len,): (usize,)| list.truncate(len), (&len,))
+    }
+
+    /// Sorts the items; equal ones keep their order.
+    pub fn sort(&self) -> Result<()>
+    where
+        T: Ord,
+    {
+        self.0.write(|list: &mut Vec<T>, ()| list.sort(), ())
+    }
+
+    /// Sorts the items by a function that captures nothing; equal ones keep their order.
+    pub fn sort_by(
+        &self,
+        compare: impl Fn(&T, &T) -> Ordering + Copy + Send + Sync + 'static,
+    ) -> Result<()> {
+        self.0.write(move |list: &mut Vec<T>, ()| list.sort_by(compare), ())
+    }
+
+    /// Removes items that are equal to the one before.
+    pub fn dedup(&self) -> Result<()>
+    where
+        T: PartialEq,
+    {
+        self.0.write(|list: &mut Vec<T>, ()| list.dedup(), ())
+    }
+
+    /// Turns the order around.
+    pub fn reverse(&self) -> Result<()> {
+        self.0.write(|list: &mut Vec<T>, ()| list.reverse(), ())
+    }
+
+    /// Copies of all items, at one moment.
+    pub fn snapshot(&self) -> Result<Vec<T>> {
+        self.0.show(|list: &Vec<T>, (), look: &mut Look<'_>| look.value(list), ())
+    }
+
+    /// An iterator over a [`snapshot`](List::snapshot): what happens to the list meanwhile does not
+    /// show.
+    pub fn iter(&self) -> Result<std::vec::IntoIter<T>> {
+        self.snapshot().map(Vec::into_iter)
+    }
+
+    /// Removes all items and returns them.
+    pub fn take(&self) -> Result<Vec<T>> {
+        self.0.write(|list: &mut Vec<T>, ()| std::mem::take(list), ())
+    }
+
+    /// Replaces all items at one moment.
+    pub fn assign(&self, items: impl IntoIterator<Item = T>) -> Result<()> {
+        let items: Vec<T> = items.into_iter().collect();
+        self.0.write(|list: &mut Vec<T>, (items,): (Vec<T>,)| *list = items, (&items,))
+    }
+
+    /// Calls a function that captures nothing on the list; nobody else sees it meanwhile.
+    ///
+    /// ```
+    /// let manager = multiproc::Manager::start()?;
+    /// let list = manager.list_of([1u64, 2, 3])?;
+    /// let sum = list.with_mut(|list, next| { list.push(next); list.iter().sum::<u64>() }, 4)?;
+    /// assert_eq!(sum, 10);
+    /// # Ok::<(), multiproc::Error>(())
+    /// ```
+    pub fn with_mut<A: Data, R: Data>(
+        &self,
+        function: impl Fn(&mut Vec<T>, A) -> R + Copy + Send + Sync + 'static,
+        argument: A,
+    ) -> Result<R> {
+        self.0.with_mut(function, argument)
+    }
+
+    /// Calls a function that captures nothing and looks at the list.
+    pub fn with<A: Data, R: Data>(
+        &self,
+        function: impl Fn(&Vec<T>, A) -> R + Copy + Send + Sync + 'static,
+        argument: A,
+    ) -> Result<R> {
+        self.0.with(function, argument)
+    }
+}

@@ -1,0 +1,146 @@
+//! `Pool`.
+
+use super::proxy::proxy_type;
+use crate::codec::Encode;
+use crate::entry::Caller;
+use crate::manager::Manager;
+use crate::{Data, Function, Result};
+use std::sync::Arc;
+
+proxy_type! {
+    /// A pool of worker processes that a [`Manager`]'s server holds: Python's `Manager().Pool()`.
+    ///
+    /// Many processes share its workers, and whoever can reach the manager can use it. Items and
+    /// results go through the server, so a [`multiproc::Pool`](crate::Pool) of one's own is quicker.
+    ///
+    /// ```
+    /// let manager = multiproc::Manager::start()?;
+    /// let pool = manager.pool(1)?;
+    /// assert_eq!(pool.map(|x: u64| x * x, 0..4)?, [0, 1, 4, 9]);
+    /// assert_eq!(pool.apply(|a: u64, b: u64| a + b, (2, 3))?, 5);
+    /// # Ok::<(), multiproc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Every method fails as that of the pool does, and with
+    /// [`is_disconnected`](crate::Error::is_disconnected) if the server has ended, also while it
+    /// waits.
+    Pool [] of crate::Pool
+}
+
+impl Manager {
+    /// Makes a pool of this many workers, which are children of the server.
+    ///
+    /// # Errors
+    /// As [`Manager::create`] and [`PoolBuilder::build`](crate::PoolBuilder::build).
+    pub fn pool(&self, workers: usize) -> Result<Pool> {
+        let make = |(workers,): (usize,)| crate::Pool::builder().workers(workers).build();
+        self.hold_raw(make, (&workers,)).map(Pool)
+    }
+}
+
+impl Pool {
+    /// Calls `function` with `arguments` (a tuple) in a worker and waits for its value.
+    pub fn apply<F, A>(&self, function: F, arguments: A) -> Result<F::Output>
+    where
+        F: Function<A, Output: Data>,
+        A: Encode + Data,
+    {
+        let apply = move |pool: &Arc<crate::Pool>, _: &dyn Caller, (arguments,): (A,)| {
+            pool.apply(function, arguments)
+        };
+        self.0.raw(apply, (&arguments,))
+    }
+
+    /// Calls `function` for each item, and returns the values in the order of the items.
+    pub fn map<F, T, R>(&self, function: F, items: impl IntoIterator<Item = T>) -> Result<Vec<R>>
+    where
+        F: Fn(T) -> R + Copy + Send + Sync + 'static,
+        T: Data,
+        R: Data,
+    {
+        let items: Vec<T> = items.into_iter().collect();
+        let map = move |pool: &Arc<crate::Pool>, _: &dyn Caller, (items,): (Vec<T>,)| {
+            pool.map(function, items)
+        };
+        self.0.raw(map, (&items,))
+    }
+
+    /// Calls `function` with each tuple of arguments, and returns the values in their order.
+    pub fn starmap<F, A>(
+        &self,
+        function: F,
+        items: impl IntoIterator<Item = A>,
+    ) -> Result<Vec<F::Output>>
+    where
+        F: Function<A, Output: Data>,
+        A: Encode + Data,
+    {
+        let items: Vec<A> = items.into_iter().collect();
+        let map = move |pool: &Arc<crate::Pool>, _: &dyn Caller, (items,): (Vec<A>,)| {
+            pool.starmap(function, items)
+        };
+        self.0.raw(map, (&items,))
+    }
+
+    /// Calls `function` with the context and each item; the context travels once to each worker.
+    pub fn map_with<C, F, T, R>(
+        &self,
+        context: &C,
+        function: F,
+        items: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<R>>
+    where
+        F: Fn(&C, T) -> R + Copy + Send + Sync + 'static,
+        C: Data,
+        T: Data,
+        R: Data,
+    {
+        let items: Vec<T> = items.into_iter().collect();
+        let map = move |pool: &Arc<crate::Pool>, _: &dyn Caller, (context, items): (C, Vec<T>)| {
+            pool.map_with(&context, function, items)
+        };
+        self.0.raw(map, (context, &items))
+    }
+
+    /// Calls `function` for each item, for its effects.
+    pub fn for_each<F, T>(&self, function: F, items: impl IntoIterator<Item = T>) -> Result<()>
+    where
+        F: Fn(T) + Copy + Send + Sync + 'static,
+        T: Data,
+    {
+        let items: Vec<T> = items.into_iter().collect();
+        let each = move |pool: &Arc<crate::Pool>, _: &dyn Caller, (items,): (Vec<T>,)| {
+            pool.for_each(function, items)
+        };
+        self.0.raw(each, (&items,))
+    }
+
+    /// Takes no new work; what was begun is finished.
+    pub fn close(&self) -> Result<()> {
+        let close = |pool: &Arc<crate::Pool>, _: &dyn Caller, ()| {
+            pool.close();
+            Ok(())
+        };
+        self.0.raw(close, ())
+    }
+
+    /// Kills the workers; who waits for a value gets an error.
+    pub fn terminate(&self) -> Result<()> {
+        let terminate = |pool: &Arc<crate::Pool>, _: &dyn Caller, ()| {
+            pool.terminate();
+            Ok(())
+        };
+        self.0.raw(terminate, ())
+    }
+
+    /// Waits until all workers of a closed pool have ended.
+    pub fn join(&self) -> Result<()> {
+        self.0.raw(|pool: &Arc<crate::Pool>, _: &dyn Caller, ()| pool.join(), ())
+    }
+
+    /// The process ids of the workers.
+    pub fn worker_pids(&self) -> Result<Vec<u32>> {
+        self.0.raw(|pool: &Arc<crate::Pool>, _: &dyn Caller, ()| Ok(pool.worker_pids()), ())
+    }
+}

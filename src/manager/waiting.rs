@@ -1,0 +1,75 @@
+//! Waiting in the server, for one client at a time.
+
+use crate::entry::Caller;
+use crate::sys::clock::Deadline;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long anybody sleeps before looking whether its client is still there.
+const SLICE: Duration = Duration::from_millis(64);
+
+/// State that clients wait for.
+#[derive(Debug, Default)]
+pub(super) struct Room<T> {
+    state: Mutex<T>,
+    changed: Condvar,
+}
+
+impl<T> Room<T> {
+    pub(super) fn new(state: T) -> Self {
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, T> {
+        // None of the changes below panics half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the state.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        look(&self.lock())
+    }
+
+    /// Changes the state; whoever waits looks again.
+    pub(super) fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        drop(state);
+        self.changed.notify_all();
+        result
+    }
+
+    /// Tries until `attempt` gives something; `None` if the time passed, or the client is gone.
+    /// What a client that is gone waited for is never taken.
+    pub(super) fn wait<R>(
+        &self,
+        caller: &dyn Caller,
+        timeout: Duration,
+        mut attempt: impl FnMut(&mut T) -> Option<R>,
+    ) -> Option<R> {
+        let mut state = self.lock();
+        if let Some(result) = attempt(&mut state) {
+            drop(state);
+            self.changed.notify_all();
+            return Some(result);
+        }
+        let deadline = Deadline::after(timeout);
+        loop {
+            let left = deadline.remaining().unwrap_or(SLICE);
+            if left.is_zero() {
+                return None;
+            }
+            let slept = self.changed.wait_timeout(state, left.min(SLICE));
+            state = slept.unwrap_or_else(PoisonError::into_inner).0;
+            // What it gets would be lost. A look costs a microsecond, a sleep ten.
+            if !caller.is_alive() {
+                return None;
+            }
+            if let Some(result) = attempt(&mut state) {
+                drop(state);
+                self.changed.notify_all();
+                return Some(result);
+            }
+        }
+    }
+}

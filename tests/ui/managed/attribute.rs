@@ -1,0 +1,6 @@
+struct Log(Vec<String>);
+
+#[multiproc::managed(name = "LogHandle")]
+impl Log {}
+
+fn main() {}

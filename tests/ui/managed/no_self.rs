@@ -1,0 +1,10 @@
+struct Log(Vec<String>);
+
+#[multiproc::managed]
+impl Log {
+    pub fn level() -> u32 {
+        3
+    }
+}
+
+fn main() {}

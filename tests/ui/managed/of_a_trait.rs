@@ -1,0 +1,8 @@
+struct Log(Vec<String>);
+
+#[multiproc::managed]
+impl Drop for Log {
+    fn drop(&mut self) {}
+}
+
+fn main() {}
