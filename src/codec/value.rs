@@ -6,11 +6,7 @@ use crate::error::Kind;
 use crate::shm::bytes::CopyOut;
 use crate::wire::control::Failure;
 use crate::wire::handles::{self, Carried};
-<<<<<<< HEAD
 use crate::wire::ipc::{self, Parcel};
-use crate::wire::parent_link::CopyOut;
-=======
->>>>>>> main
 use crate::wire::worker_link::{Emit, Fill};
 use crate::{Error, Execution};
 use serde::Serialize;
@@ -83,11 +79,7 @@ pub(crate) fn encode_value<T: Data>(value: &T, sink: &mut impl Sink) -> Result<(
     match bulk::put(value, sink) {
         Some(true) => Ok(()),
         Some(false) => Err(NotEncoded::Full),
-<<<<<<< HEAD
         None if ipc::is_part::<T>() => encode_general::<T>(&packed(value)?, sink),
-        None if ipc::names_bare_part::<T>() => Err(bare::<T>()),
-        None => encode_general::<T>(value, sink),
-=======
         None => encode_serde(value, sink),
     }
 }
@@ -98,11 +90,9 @@ pub(crate) fn encode_serde<T: Serialize>(
     value: &T,
     sink: &mut impl Sink,
 ) -> Result<(), NotEncoded> {
-    match postcard::serialize_with_flavor(value, Into(sink)) {
-        Ok(()) => Ok(()),
-        Err(postcard::Error::SerializeBufferFull) => Err(NotEncoded::Full),
-        Err(error) => Err(NotEncoded::Refused(reason::<T>(&error))),
->>>>>>> main
+    match ipc::names_bare_part::<T>() {
+        true => Err(bare::<T>()),
+        false => encode_general::<T>(value, sink),
     }
 }
 
@@ -211,18 +201,14 @@ pub(crate) fn decode_block<T: Data>(source: &impl CopyOut) -> Result<T, NotDecod
     }
 }
 
-<<<<<<< HEAD
-/// A value on its way into a result ring or block. It is encoded once more where the first place
-/// was too small, or when its objects have gone ahead.
-=======
 /// The bytes are not those of a bulk value of this type.
 #[cold]
 pub(crate) fn wrong_length<T>() -> NotDecoded {
     NotDecoded(format!("a {}: a wrong length", type_name::<T>()))
 }
 
-/// A value on its way into a result ring or block.
->>>>>>> main
+/// A value on its way into a result ring or block. It is encoded once more where the first place
+/// was too small, or when its objects have gone ahead.
 #[derive(Debug)]
 pub(crate) struct Emitted<'a, T> {
     value: &'a T,
