@@ -7,6 +7,7 @@
 mod ends;
 mod layout;
 mod line;
+mod patience;
 mod spill;
 
 use super::bytes::CopyOut;
@@ -23,6 +24,7 @@ use bytemuck::Pod;
 use ends::{CLOSED, Moved, POLLED, Position, same_number};
 use layout::{Generation, LAST, MAX_INLINE};
 use line::{Content, IN_LINE, Line, MAX_IN_LINE};
+use patience::Patience;
 use spill::{Place, Places};
 use std::io;
 use std::sync::Arc;
@@ -33,6 +35,10 @@ pub(crate) use layout::SPARE;
 
 /// How long to look before the first sleep.
 const LOOKING: Duration = Duration::from_micros(20);
+
+/// So many lines ahead a producer has one fetched that consumers had: one item further would be too
+/// late, if one is put right after the other.
+const AHEAD: u64 = 4;
 
 /// How much a ring may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +60,8 @@ pub(crate) struct Ring {
     /// cache line each time. Never ahead of it.
     seen_tail: AtomicU64,
     seen_head: AtomicU64,
+    with_tail: Patience,
+    with_head: Patience,
 }
 
 impl Clone for Ring {
@@ -250,7 +258,14 @@ impl Ring {
     }
 
     fn of(memory: Memory, room: Room) -> Self {
-        Self { memory, room, seen_tail: AtomicU64::new(0), seen_head: AtomicU64::new(0) }
+        Self {
+            memory,
+            room,
+            seen_tail: AtomicU64::new(0),
+            seen_head: AtomicU64::new(0),
+            with_tail: Patience::new(),
+            with_head: Patience::new(),
+        }
     }
 
     /// The object.
@@ -322,7 +337,8 @@ impl Ring {
                 Tried::NoRoom(head) => head,
             };
             let wait = wait.get_or_insert_with(|| Wait::new(deadline));
-            match self.wait_for_change(self.head(), head, wait, || sending.is_over()) {
+            let end = (self.head(), &self.with_head);
+            match self.wait_for_change(end, head, wait, || sending.is_over()) {
                 Waited::Look => {}
                 Waited::TimedOut => return Ok(Put::Full),
                 Waited::Over => return Ok(Put::Over),
@@ -453,6 +469,8 @@ impl Ring {
             }
             None => spot.fill(parts),
         };
+        let ahead = spot.at.number.wrapping_add(AHEAD);
+        spot.segment.expect_write(spot.generation().line(ahead));
         let (number, tag) = (spot.at.number, sending.tag());
         let line = Line { number, tag, len: len as u64, end: spot.end, mail, content };
         line.write(spot.segment, spot.generation().line(spot.at.number));
@@ -676,7 +694,8 @@ impl Ring {
                 return Found::Over;
             }
             let wait = wait.get_or_insert_with(|| Wait::new(deadline));
-            match self.wait_for_change(self.tail(), tail, wait, &mut is_over) {
+            let end = (self.tail(), &self.with_tail);
+            match self.wait_for_change(end, tail, wait, &mut is_over) {
                 Waited::Look => {}
                 Waited::TimedOut => return Found::Nothing,
                 Waited::Over => over = true,
@@ -823,17 +842,21 @@ impl Ring {
     #[cold]
     fn wait_for_change(
         &self,
-        end: &AtomicU64,
+        (end, patience): (&AtomicU64, &Patience),
         seen: u64,
         wait: &mut Wait,
         mut is_over: impl FnMut() -> bool,
     ) -> Waited {
         if !wait.deadline.passed() {
+            let pauses = patience.pause();
             while wait.spin.again() {
-                if end.load(Ordering::Relaxed) != seen {
+                let now = end.load(Ordering::Relaxed);
+                if now != seen {
+                    patience.learn(pauses, ends::distance(seen, now));
                     return Waited::Look;
                 }
             }
+            patience.learn(pauses, 0);
         }
         if is_over() {
             return Waited::Over;
