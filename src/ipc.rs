@@ -15,7 +15,7 @@
 //!
 //! let (ask, questions) = ipc::channel()?;
 //! let (answers, answer_of) = ipc::channel()?;
-//! let process = Process::spawn(answer, (questions, answers))?;
+//! let mut process = Process::spawn(answer, (questions, answers))?;
 //! ask.send(21)?;
 //! assert_eq!(answer_of.recv()?, 42);
 //! drop(ask);
@@ -45,7 +45,7 @@
 //! }
 //!
 //! let jobs = Queue::new()?;
-//! let worker = Process::spawn(work, (jobs.clone(),))?;
+//! let mut worker = Process::spawn(work, (jobs.clone(),))?;
 //! let (sender, receiver) = ipc::channel()?;
 //! jobs.put(Job { number: 41, answer: Ipc::new(sender) })?;
 //! assert_eq!(receiver.recv()?, 42);
