@@ -39,7 +39,7 @@ const LOOKING: Duration = Duration::from_micros(20);
 pub(crate) enum Room {
     /// So many items, of any size.
     Items(u64),
-    /// A mebibyte or two, beside large items.
+    /// A mebibyte or two, and some large items: 64 MiB of them, or four.
     Bytes,
     /// What memory there is.
     Unlimited,
@@ -344,7 +344,7 @@ impl Ring {
         }
         if place.is_none() && parts[0].len() + parts[1].len() > MAX_INLINE {
             let head = self.head().load(Ordering::Relaxed);
-            *place = self.places().fill(parts)?;
+            *place = self.places().fill(parts, self.room)?;
             if place.is_none() {
                 // Who only tries never sleeps, and would never look.
                 self.look_for_dead(Look::Close);
@@ -679,9 +679,15 @@ impl Ring {
         ends::wake(self.head(), moved);
         let item = match held {
             Held::Item(item) => item,
-            Held::Place(place) => receiving.copy(&place).inspect_err(|_| {
-                self.memory.word(layout::LOST).fetch_add(1, Ordering::Relaxed);
-            })?,
+            Held::Place(place) => {
+                let copied = receiving.copy(&place);
+                drop(place);
+                // Who wants to put a large one may wait for the place.
+                ends::wake_all(self.head());
+                copied.inspect_err(|_| {
+                    self.memory.word(layout::LOST).fetch_add(1, Ordering::Relaxed);
+                })?
+            }
         };
         Ok(Some(Taken { item, mail }))
     }
