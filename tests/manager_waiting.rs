@@ -441,6 +441,13 @@ fn a_pool_in_the_server_works_for_all() {
     assert_eq!(pool.map_with(&10u64, |by, x: u64| by * x, [1, 2]).unwrap(), [10, 20]);
     pool.for_each(|_: u64| (), 0..3).unwrap();
     assert_eq!(pool.worker_pids().unwrap().len(), 2);
+    let later = pool.apply_async(|x: u64| x * 2, (21,)).unwrap();
+    let get = |result: multiproc::manager::AsyncResult<u64>| result.get().unwrap();
+    assert_eq!(finish(start(get, (later.clone(),))), 42);
+    assert!(later.get().unwrap_err().is_invalid_input());
+    let all = pool.map_async(|x: u64| x + 1, 0..3).unwrap();
+    assert!(all.wait_timeout(PATIENCE).unwrap() && all.ready().unwrap());
+    assert_eq!(all.get_timeout(PATIENCE).unwrap(), [1, 2, 3]);
     let error = pool.apply(|| -> u32 { panic!("no") }, ()).unwrap_err();
     assert!(error.is_panic(), "{error}");
     pool.close().unwrap();

@@ -318,6 +318,24 @@ where
     }
 }
 
+struct Spawn<F, O, A, N>(PhantomData<(F, O, A, N)>);
+
+impl<F, O, A, N> Spawn<F, O, A, N>
+where
+    F: Fn(&Arc<O>, A) -> Result<N> + Copy + Send + Sync + 'static,
+    O: Send + Sync + 'static,
+    A: Encode,
+    N: Send + Sync + 'static,
+{
+    const ENTRY: &'static Entry = &Entry::new(Self::run);
+
+    fn run(target: &Target, _: &dyn Caller, arguments: &[u8]) -> Result<Answer> {
+        let object = object::<O>(target)?;
+        let made = conjure::<F>()(&object, decode::<A>(arguments)?)?;
+        Ok(Answer::Made(Arc::new(made)))
+    }
+}
+
 /// The entry of a function that may change an object, which nobody else sees meanwhile.
 pub(crate) fn write_entry<F, S, A, R>(_function: F) -> Result<ManagedEntry>
 where
@@ -374,6 +392,18 @@ where
 {
     const { assert_captures_nothing::<F>() };
     name::<F>(Make::<F, O, A>::ENTRY)
+}
+
+/// The entry of a method, of an object that synchronises itself, that makes another object.
+pub(crate) fn spawn_entry<F, O, A, N>(_function: F) -> Result<ManagedEntry>
+where
+    F: Fn(&Arc<O>, A) -> Result<N> + Copy + Send + Sync + 'static,
+    O: Send + Sync + 'static,
+    A: Encode,
+    N: Send + Sync + 'static,
+{
+    const { assert_captures_nothing::<F>() };
+    name::<F>(Spawn::<F, O, A, N>::ENTRY)
 }
 
 #[cfg(test)]

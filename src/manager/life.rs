@@ -1,7 +1,6 @@
 use super::control::Control;
 use super::link::{Id, Link, LinkHandle};
-use super::message::{Made, Reply, garbled};
-use super::proxy::{self, Lent, Life, Proxy};
+use super::proxy::{self, Lent, Proxy};
 use super::remote::Way;
 use super::server::{self, MANAGER};
 use crate::codec::{Data, Encode};
@@ -10,7 +9,6 @@ use crate::entry;
 use crate::shm::object::Object;
 use crate::sys::clock::Deadline;
 use crate::sys::{fork, socket};
-use crate::wire::handles;
 use crate::wire::travel::Handle;
 use crate::{Error, Process, Result, StartMethod};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -281,12 +279,7 @@ impl Manager {
     }
 
     fn make<A, S>(&self, entry: entry::ManagedEntry, arguments: impl Lent<A>) -> Result<Proxy<S>> {
-        let made = self.link.call(MANAGER, entry, |sink| arguments.encode(sink))?;
-        let (Reply::Made(bytes), received) = made else { return Err(garbled()) };
-        let decode = || postcard::from_bytes(&bytes).map_err(|_| garbled());
-        let Made { number, life } = handles::providing(received, decode)?;
-        let life = self.link.hearing(|| Life::of(&self.link, number, life)).ok_or_else(garbled)?;
-        Ok(Proxy::new(self.link.clone(), number, life))
+        proxy::make(&self.link, MANAGER, entry, arguments)
     }
 
     /// How many objects the server holds: those of which somebody has a proxy.

@@ -186,7 +186,7 @@ impl Link {
     /// A new channel may have been refused by a server that is there: it has reached its limits.
     fn explain(&self, error: Error, is_new: bool) -> Error {
         /// How long a server may take to end, of which a channel has ended.
-        const PATIENCE: Duration = Duration::from_millis(200);
+        const PATIENCE: Duration = Duration::from_secs(1);
         let may_be_refused = is_new && error.is_disconnected() && !self.is_own();
         if !may_be_refused || self.wait_for_the_end(Deadline::after(PATIENCE)) {
             return error;

@@ -10,7 +10,7 @@
 //! | [`List`], [`Dict`], [`Set`], [`Value`], [`Array`], [`Namespace`] | data of any type that travels |
 //! | [`Queue`], [`JoinableQueue`] | items from producers to consumers |
 //! | [`Lock`], [`RLock`], [`Semaphore`], [`BoundedSemaphore`], [`Condition`], [`Event`], [`Barrier`] | taking turns |
-//! | [`Pool`] | worker processes that several processes share |
+//! | [`Pool`], [`AsyncResult`] | worker processes that several processes share |
 //! | [`Proxy`], [`#[multiproc::managed]`](macro@crate::managed) | objects of any type of one's own |
 //!
 //! # What a client can do, and what not
@@ -27,6 +27,7 @@
 //! method ends the server.
 
 mod array;
+mod async_result;
 mod barrier;
 mod channel;
 mod condition;
@@ -54,6 +55,7 @@ mod value;
 mod waiting;
 
 pub use array::Array;
+pub use async_result::AsyncResult;
 pub use barrier::{Barrier, BarrierWaitResult};
 pub use condition::{Condition, Guard};
 pub use dict::Dict;

@@ -1,5 +1,6 @@
 //! `Pool`.
 
+use super::async_result::{AsyncResult, Coming};
 use super::proxy::proxy_type;
 use crate::codec::Encode;
 use crate::entry::Caller;
@@ -50,6 +51,37 @@ impl Pool {
             pool.apply(function, arguments)
         };
         self.0.raw(apply, (&arguments,))
+    }
+
+    /// Hands a call to a worker and returns at once; the result comes by
+    /// [`AsyncResult::get`](super::AsyncResult::get), here or wherever that is sent.
+    pub fn apply_async<F, A>(&self, function: F, arguments: A) -> Result<AsyncResult<F::Output>>
+    where
+        F: Function<A, Output: Data>,
+        A: Encode + Data,
+    {
+        let apply = move |pool: &Arc<crate::Pool>, (arguments,): (A,)| {
+            pool.apply_async(function, arguments).map(Coming::new)
+        };
+        self.0.spawn(apply, (&arguments,)).map(AsyncResult)
+    }
+
+    /// As [`map`](Pool::map), and returns at once.
+    pub fn map_async<F, T, R>(
+        &self,
+        function: F,
+        items: impl IntoIterator<Item = T>,
+    ) -> Result<AsyncResult<Vec<R>>>
+    where
+        F: Fn(T) -> R + Copy + Send + Sync + 'static,
+        T: Data,
+        R: Data,
+    {
+        let items: Vec<T> = items.into_iter().collect();
+        let map = move |pool: &Arc<crate::Pool>, (items,): (Vec<T>,)| {
+            pool.map_async(function, items).map(Coming::new)
+        };
+        self.0.spawn(map, (&items,)).map(AsyncResult)
     }
 
     /// Calls `function` for each item, and returns the values in the order of the items.

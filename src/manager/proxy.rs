@@ -1,7 +1,7 @@
 //! What all proxies have in common.
 
 use super::link::{Link, LinkHandle};
-use super::message::Reply;
+use super::message::{Made, Reply, garbled};
 use super::remote::{self, Share};
 use crate::codec::{Data, Encode, NotEncoded, Reader, decode_value, encode_value};
 use crate::entry::{self, Caller, Look, ManagedEntry};
@@ -150,7 +150,7 @@ lent!(A B C D);
 
 /// Decodes the value of a reply.
 fn decode<R: Data>(link: &Link, (reply, received): (Reply, Received)) -> Result<R> {
-    let Reply::Value(bytes) = reply else { return Err(super::message::garbled()) };
+    let Reply::Value(bytes) = reply else { return Err(garbled()) };
     let decode = || link.hearing(|| decode_value(&mut Reader(&bytes)));
     handles::providing(received, decode).map_err(Error::result)
 }
@@ -165,6 +165,21 @@ pub(super) fn call<A, R: Data>(
     decode(link, link.call(number, entry, |sink| arguments.encode(sink))?)
 }
 
+/// Calls an entry that makes an object; the first proxy of that.
+pub(super) fn make<A, S>(
+    link: &Arc<Link>,
+    number: u64,
+    entry: ManagedEntry,
+    arguments: impl Lent<A>,
+) -> Result<Proxy<S>> {
+    let made = link.call(number, entry, |sink| arguments.encode(sink))?;
+    let (Reply::Made(bytes), received) = made else { return Err(garbled()) };
+    let decode = || postcard::from_bytes(&bytes).map_err(|_| garbled());
+    let Made { number, life } = handles::providing(received, decode)?;
+    let life = link.hearing(|| Life::of(link, number, life)).ok_or_else(garbled)?;
+    Ok(Proxy::new(link.clone(), number, life))
+}
+
 impl<S> Proxy<S> {
     pub(super) fn new(link: Arc<Link>, number: u64, life: Life) -> Self {
         Self { link, number, life, object: PhantomData }
@@ -177,10 +192,16 @@ impl<S> Proxy<S> {
     }
 
     fn call<A, R: Data>(&self, entry: ManagedEntry, arguments: impl Lent<A>) -> Result<R> {
-        if let Life::Share(share) = &self.life {
-            share.keep()?;
-        }
+        self.keep()?;
         call(&self.link, self.number, entry, arguments)
+    }
+
+    /// Sees to it that the server keeps the object for this process.
+    fn keep(&self) -> Result<()> {
+        match &self.life {
+            Life::Share(share) => share.keep(),
+            Life::Token(_) => Ok(()),
+        }
     }
 }
 
@@ -192,6 +213,16 @@ impl<O: Send + Sync + 'static> Proxy<O> {
         arguments: impl Lent<A>,
     ) -> Result<R> {
         self.call(entry::raw_entry(method)?, arguments)
+    }
+
+    /// Calls a method of an object that synchronises itself, which makes another object.
+    pub(super) fn spawn<A: Encode, N: Send + Sync + 'static>(
+        &self,
+        method: impl Fn(&Arc<O>, A) -> Result<N> + Copy + Send + Sync + 'static,
+        arguments: impl Lent<A>,
+    ) -> Result<Proxy<N>> {
+        self.keep()?;
+        make(&self.link, self.number, entry::spawn_entry(method)?, arguments)
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) struct Release {
 }
 
 /// How long the connections of a server that ends may take to end, one after the other.
-const PATIENCE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The largest hello, release or name.
 pub(super) const SMALL: usize = 64;

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long anybody sleeps before looking whether its client is still there.
-const SLICE: Duration = Duration::from_millis(64);
+pub(super) const SLICE: Duration = Duration::from_millis(64);
 
 /// State that clients wait for.
 #[derive(Debug, Default)]

@@ -2,13 +2,16 @@
 
 mod duplex;
 mod end;
+mod messages;
 mod raw;
 mod receiver;
 mod sender;
+mod verbs;
 
 pub use duplex::PipeEnd;
+pub use messages::Messages;
 pub(crate) use raw::RawEnd;
-pub use receiver::{Messages, PipeReceiver};
+pub use receiver::PipeReceiver;
 pub use sender::PipeSender;
 
 use super::line;

@@ -47,7 +47,7 @@ impl RawEnd {
     /// [`PipeEnd::send`](super::PipeEnd::send).
     #[inline]
     pub(crate) fn send(&self, bytes: &[u8], carried: &Carried) -> Result<()> {
-        self.0.send([bytes, &[]], What::Raw, carried, Deadline::NEVER).map(drop)
+        self.0.send_all([bytes, &[]], What::Raw, carried)
     }
 
     /// Waits for what the other side sends.

@@ -1,0 +1,122 @@
+//! `AsyncResult`.
+
+use super::proxy::proxy_type;
+use super::waiting::SLICE;
+use crate::entry::Caller;
+use crate::error::Kind;
+use crate::sys::clock::Deadline;
+use crate::{Data, Error, Execution, Result};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A result in the server, until it is taken.
+#[derive(Debug)]
+pub(super) struct Coming<R>(Mutex<Option<crate::AsyncResult<R>>>);
+
+impl<R: Data> Coming<R> {
+    pub(super) fn new(result: crate::AsyncResult<R>) -> Self {
+        Self(Mutex::new(Some(result)))
+    }
+
+    /// Looks at the result while it is there.
+    fn look<T>(&self, look: impl FnOnce(&crate::AsyncResult<R>) -> T) -> Result<T> {
+        let result = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        result.as_ref().map(look).ok_or_else(|| Error::invalid("the result was taken before"))
+    }
+
+    /// Whether the call is done before the time has passed.
+    fn wait(&self, caller: &dyn Caller, timeout: Duration) -> Result<bool> {
+        let deadline = Deadline::after(timeout);
+        loop {
+            let slice = deadline.remaining().map_or(SLICE, |left| left.min(SLICE));
+            if self.look(|result| result.wait_timeout(slice))? {
+                return Ok(true);
+            }
+            if deadline.passed() || !caller.is_alive() {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn take(&self) -> Result<R> {
+        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        taken.ok_or_else(|| Error::invalid("the result was taken before"))?.get()
+    }
+}
+
+proxy_type! {
+    /// What a call that was handed to a [`Pool`](super::Pool) of a manager will return.
+    ///
+    /// The value can be taken once, by whoever is first. If nobody wants it any more the call goes on
+    /// all the same.
+    ///
+    /// ```
+    /// let manager = multiproc::Manager::start()?;
+    /// let pool = manager.pool(1)?;
+    /// let result = pool.apply_async(|x: u64| x + 1, (1,))?;
+    /// assert_eq!(result.get()?, 2);
+    /// assert!(result.get().unwrap_err().is_invalid_input());
+    /// # Ok::<(), multiproc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Pool`](super::Pool); beyond that, as it says.
+    AsyncResult [R] of Coming<R>
+}
+
+impl<R: Data> AsyncResult<R> {
+    /// Waits for the value and takes it.
+    ///
+    /// # Errors
+    /// What went wrong with the call; [`is_invalid_input`](Error::is_invalid_input) if the value was
+    /// taken before.
+    pub fn get(&self) -> Result<R> {
+        self.get_timeout(Duration::MAX)
+    }
+
+    /// As [`get`](AsyncResult::get), for `timeout` at most.
+    ///
+    /// # Errors
+    /// As `get`, and [`is_timeout`](Error::is_timeout) if the call is not done; it goes on.
+    pub fn get_timeout(&self, timeout: Duration) -> Result<R> {
+        let get =
+            |coming: &Arc<Coming<R>>, caller: &dyn Caller, (timeout,): (Duration,)| match coming
+                .wait(caller, timeout)?
+            {
+                true => coming.take().map(Some),
+                false => Ok(None),
+            };
+        let got: Option<R> = self.0.raw(get, (&timeout,))?;
+        let late = "the call that was handed to the manager's pool is not done";
+        got.ok_or_else(|| Error::new(Kind::Timeout(Execution::Unknown), late))
+    }
+
+    /// Waits until the call is done, for `timeout` at most; whether it is.
+    ///
+    /// # Errors
+    /// [`is_invalid_input`](Error::is_invalid_input) if the value was taken before.
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<bool> {
+        let wait = |coming: &Arc<Coming<R>>, caller: &dyn Caller, (timeout,): (Duration,)| {
+            coming.wait(caller, timeout)
+        };
+        self.0.raw(wait, (&timeout,))
+    }
+
+    /// Whether the call is done.
+    ///
+    /// # Errors
+    /// As [`wait_timeout`](AsyncResult::wait_timeout).
+    pub fn ready(&self) -> Result<bool> {
+        self.wait_timeout(Duration::ZERO)
+    }
+
+    /// Cancels the call if it has not begun; whether it did.
+    ///
+    /// # Errors
+    /// As [`wait_timeout`](AsyncResult::wait_timeout).
+    pub fn cancel(&self) -> Result<bool> {
+        let cancel =
+            |coming: &Arc<Coming<R>>, _: &dyn Caller, ()| coming.look(crate::AsyncResult::cancel);
+        self.0.raw(cancel, ())
+    }
+}
