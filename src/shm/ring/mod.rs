@@ -45,7 +45,7 @@ const AHEAD: u64 = 4;
 pub(crate) enum Room {
     /// So many items, of any size.
     Items(u64),
-    /// A mebibyte or two, beside large items.
+    /// A mebibyte or two, and some large items: 64 MiB of them, or four.
     Bytes,
     /// What memory there is.
     Unlimited,
@@ -387,7 +387,7 @@ impl Ring {
         }
         if place.is_none() {
             let head = self.head().load(Ordering::Relaxed);
-            *place = self.places().fill(parts)?;
+            *place = self.places().fill(parts, self.room)?;
             if place.is_none() {
                 // Who only tries never sleeps, and would never look.
                 self.look_for_dead(Look::Close);
@@ -747,7 +747,11 @@ impl Ring {
         drop(turn);
         ends::wake(self.head(), moved);
         if let Some(place) = place {
-            receiving.copy(&place).inspect_err(|_| {
+            let copied = receiving.copy(&place);
+            drop(place);
+            // Who wants to put a large one may wait for the place.
+            ends::wake_all(self.head());
+            copied.inspect_err(|_| {
                 self.memory.word(layout::LOST).fetch_add(1, Ordering::Relaxed);
             })?;
         }

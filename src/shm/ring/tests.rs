@@ -245,7 +245,7 @@ fn who_dies_with_a_lock_blocks_nobody() {
 /// Leaves a ring as a thread does that ends between two steps with a large item.
 fn with_dead_seat(ring: &Ring, owner: u64, number: Option<u64>) {
     let large = pattern(1, MAX_INLINE + 1);
-    let place = ring.places().fill([&large, &[]]).expect("memory").expect("a seat");
+    let place = ring.places().fill([&large, &[]], ring.room).expect("memory").expect("a seat");
     let seats = super::super::seats::Seats::new(&ring.memory, layout::SEATS_AT);
     use super::super::seats::Table;
     if let Some(number) = number {
@@ -352,6 +352,22 @@ fn a_look_at_the_head_is_of_no_use_after_the_ring_has_been_elsewhere() {
     (0..count - 1).for_each(|number| put(&busy, number, 1000));
     (count - 1..count + 50).for_each(|number| put(&idle, number, 1000));
     (0..count + 50).for_each(|number| get(number, 1000));
+}
+
+#[test]
+fn a_ring_of_bytes_fills_with_some_large_items() {
+    for (len, most) in [(16 << 20, 4), (8 << 20, 8), (1 << 20, 64)] {
+        let ring = ring(Room::Bytes);
+        let item = vec![7; len];
+        let count = (0..1000).find(|_| put(&ring, &item, now()) == Put::Full);
+        assert_eq!(count, Some(most));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| put(&ring, &item, Deadline::NEVER));
+            assert_eq!(get(&ring, now()).expect("an item").len(), len);
+            assert_eq!(waiting.join().expect("join"), Put::Done { rings: false });
+        });
+        (0..most).for_each(|_| assert_eq!(get(&ring, now()).expect("an item").len(), len));
+    }
 }
 
 #[test]
