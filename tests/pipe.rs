@@ -267,6 +267,31 @@ fn workers_of_a_pool_talk_through_pipes() {
     assert_eq!(result.get().expect("result"), 42);
 }
 
+fn answer(end: PipeEnd<u64>) {
+    end.send(7).expect("send");
+}
+
+#[test]
+fn a_worker_of_a_pool_keeps_no_end_after_its_task() {
+    let pool = Pool::builder().workers(1).build().expect("pool");
+    for _ in 0..20 {
+        let (here, there) = Pipe::<u64>::duplex().expect("pipe");
+        pool.apply(answer, (there,)).expect("apply");
+        assert_eq!(here.recv().expect("recv"), 7);
+        assert!(in_time(|| here.recv()).expect_err("the end").is_end_of_file());
+    }
+}
+
+#[test]
+fn the_last_message_of_a_side_that_did_not_listen_comes_with_its_objects() {
+    let (near, far) = Pipe::<Mutex<u32>>::duplex().expect("pipe");
+    near.send(Mutex::new(1).expect("mutex")).expect("send");
+    far.send(Mutex::new(2).expect("mutex")).expect("send");
+    drop(far);
+    assert_eq!(*near.recv().expect("recv").lock().expect("lock"), 2);
+    assert!(near.recv().expect_err("the end").is_end_of_file());
+}
+
 fn nothing(end: PipeEnd<u8>) {
     drop(end);
 }

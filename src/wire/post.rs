@@ -141,6 +141,11 @@ impl Post {
 pub(crate) struct Outgoing<'a>(pub(crate) &'a Post, pub(crate) &'a Carried);
 
 impl Sending for Outgoing<'_> {
+    #[inline]
+    fn has_mail(&self) -> bool {
+        !self.1.is_empty()
+    }
+
     fn mail(&mut self, number: u64) -> io::Result<bool> {
         self.0.send(number, self.1)
     }

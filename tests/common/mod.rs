@@ -7,6 +7,7 @@ pub mod processes;
 pub mod scribble;
 pub mod sync;
 pub mod temp;
+pub mod traced;
 pub mod wire;
 
 use std::time::{Duration, Instant};
