@@ -938,6 +938,19 @@ impl Ring {
         turn.map(|_turn| run()).is_some()
     }
 
+    /// Does something while there is no item, and nobody puts or takes one; not at all if there is, or
+    /// if that is not possible soon.
+    pub(crate) fn while_empty(&self, run: impl FnOnce()) {
+        let now = Deadline::after(Duration::ZERO);
+        // Nobody else takes both locks.
+        let turns = self
+            .turn(layout::GET_LOCK, now)
+            .and_then(|taking| Some((taking, self.turn(layout::PUT_LOCK, now)?)));
+        if turns.is_some() && self.is_empty() {
+            run();
+        }
+    }
+
     /// How far the consumers are: another one whenever they have taken something.
     #[inline]
     pub(crate) fn progress(&self) -> Progress {
