@@ -7,8 +7,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// How a queue ends, for [`shutdown`](crate::PriorityQueue::shutdown): Python's
-/// `Queue.shutdown(immediate=...)`.
+/// How a queue ends, for [`shutdown`](crate::PriorityQueue::shutdown): the `immediate` of Python's
+/// `queue.Queue.shutdown`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shutdown {
     /// Nothing is put any more; what is in the queue can still be taken.
