@@ -1,10 +1,11 @@
 //! Two programs, or rather two runs of one, that share objects over TCP.
 //!
-//! `cargo run --example remote_manager` starts both. On their own:
+//! `cargo run --example remote_manager` starts both. On their own, for two that work; the server
+//! prints the address that they need:
 //!
 //! ```text
 //! MANAGER_KEY=… remote_manager serve 127.0.0.1:7000 2
-//! MANAGER_KEY=… remote_manager work 127.0.0.1:7000
+//! MANAGER_KEY=… remote_manager work tcp:127.0.0.1:7000
 //! ```
 
 use multiproc::connection::Address;

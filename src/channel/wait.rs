@@ -14,7 +14,8 @@ use std::time::Duration;
 
 /// What [`wait`] can wait for. There is nothing to implement: queues, the reading ends of pipes,
 /// connections, the results of a pool, processes (ready when they have ended), and whatever has a
-/// file descriptor, [`AsFd`], which is ready when it is readable or hung up.
+/// file descriptor, [`AsFd`], which is ready when it is readable or hung up. Not the objects of a
+/// [`Manager`](crate::Manager), nor a [`Listener`](crate::connection::Listener): give these a thread.
 pub trait Wait {
     /// How to learn that it is ready.
     #[doc(hidden)]

@@ -2,11 +2,11 @@
 
 use super::proxy::proxy_type;
 use super::waiting::Room;
+use crate::Given;
 use crate::entry::{Caller, Departure};
 use crate::error::Kind;
 use crate::manager::Manager;
 use crate::{Data, Error, Execution, Result};
-use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -294,7 +294,7 @@ macro_rules! queue_methods {
             ///
             /// # Errors
             /// [`is_closed`](Error::is_closed) if the queue is, or is closed meanwhile.
-            pub fn put(&self, item: impl Borrow<T>) -> Result<()> {
+            pub fn put(&self, item: impl Given<T>) -> Result<()> {
                 self.put_timeout(item, Duration::MAX)
             }
 
@@ -302,8 +302,8 @@ macro_rules! queue_methods {
             ///
             /// # Errors
             /// [`is_closed`](Error::is_closed) if the queue is.
-            pub fn try_put(&self, item: impl Borrow<T>) -> Result<bool> {
-                self.put_within(item.borrow(), Duration::ZERO)
+            pub fn try_put(&self, item: impl Given<T>) -> Result<bool> {
+                self.put_within(item.given(), Duration::ZERO)
             }
 
             /// Puts an item, and waits for room for `timeout` at most.
@@ -311,8 +311,8 @@ macro_rules! queue_methods {
             /// # Errors
             /// [`is_timeout`](Error::is_timeout) if it passed, [`is_closed`](Error::is_closed) if
             /// the queue is, or is closed meanwhile.
-            pub fn put_timeout(&self, item: impl Borrow<T>, timeout: Duration) -> Result<()> {
-                match self.put_within(item.borrow(), timeout)? {
+            pub fn put_timeout(&self, item: impl Given<T>, timeout: Duration) -> Result<()> {
+                match self.put_within(item.given(), timeout)? {
                     true => Ok(()),
                     false => {
                         Err(timed_out("the manager's queue stayed full for the whole timeout"))
