@@ -184,7 +184,8 @@ fn an_object_goes_though_workers_that_had_its_proxy_live_on() {
         assert_eq!(pool.starmap(push, sent).unwrap(), [true; 4], "{round}");
         assert_eq!(list.len().unwrap(), 4);
         // And one that a worker has made.
-        let made = pool.apply(|manager: Manager| manager.list::<u64>().unwrap(), (manager.clone(),));
+        let made =
+            pool.apply(|manager: Manager| manager.list::<u64>().unwrap(), (manager.clone(),));
         made.unwrap().push(1).unwrap();
         drop(list);
         wait_until("it has gone", || manager.objects().unwrap() == 0);

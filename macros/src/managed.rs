@@ -197,7 +197,7 @@ fn method(
     let pattern = quote!((#(#names,)*): (#(#types,)*));
     let (call, arguments) = (quote!(#class::#name), quote!((#(#names,)*)));
     // Names that no argument of the user's is confused with.
-    let (manager, object) = ["manager", "object"].map(|name| Ident::new(name, Span::mixed_site())).into();
+    let [manager, object] = ["manager", "object"].map(|name| Ident::new(name, Span::mixed_site()));
     if let Receiver::Constructor = receiver {
         return Ok(quote! {
             #head

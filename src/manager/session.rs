@@ -27,7 +27,8 @@ struct Client {
 /// However its thread here ends: nobody else takes from it what it had.
 impl Drop for Client {
     fn drop(&mut self) {
-        let holders = std::mem::take(self.holders.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let holders =
+            std::mem::take(self.holders.get_mut().unwrap_or_else(PoisonError::into_inner));
         for holder in holders.iter().filter_map(Weak::upgrade) {
             // Relaxed: written by this thread.
             holder.departed(self.id, self.said_so.load(Ordering::Relaxed));
