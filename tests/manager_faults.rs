@@ -272,3 +272,39 @@ fn a_pool_is_of_use_to_a_client_after_another_was_killed_in_the_middle() {
     kill(client);
     assert_eq!(in_time(|| pool.apply(|| 3u32, ())).unwrap(), 3);
 }
+
+/// Lets a process have this many open files, and no more.
+fn limit_files(pid: u32, count: u64) {
+    let limit = libc::rlimit { rlim_cur: count, rlim_max: count };
+    let pid = i32::try_from(pid).expect("a pid");
+    // SAFETY: the limit is read during the call; nothing is written to a null pointer.
+    let set =
+        unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) };
+    assert_eq!(set, 0, "the server is our own child");
+}
+
+#[test]
+fn a_server_without_descriptors_says_so_and_goes_on_later() {
+    let manager = manager();
+    let list = manager.list_of([1u64]).unwrap();
+    limit_files(manager.pid().unwrap(), 64);
+    let mut many = Vec::new();
+    let error = loop {
+        match manager.list::<u64>() {
+            Ok(list) => many.push(list),
+            Err(error) => break error,
+        }
+        assert!(many.len() < 64);
+    };
+    assert!(error.is_os(), "{error}");
+    // Who has a channel goes on, and who wants one is told.
+    list.push(2).unwrap();
+    let other = list.clone();
+    let refused = std::thread::spawn(move || other.push(3).unwrap_err()).join().unwrap();
+    assert!(refused.is_os() && refused.to_string().contains("room"), "{refused}");
+    drop(many);
+    wait_until("they have gone", || manager.objects().unwrap() == 1);
+    let other = list.clone();
+    std::thread::spawn(move || other.push(3).unwrap()).join().unwrap();
+    assert_eq!(list.snapshot().unwrap(), [1, 2, 3]);
+}
