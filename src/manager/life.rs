@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// How long a server may take to drop its objects before it is killed.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A server process that holds objects, which any number of processes use through *proxies*:
 /// Python's `multiprocessing.Manager`.
@@ -317,7 +317,7 @@ impl Manager {
 
     /// Ends the server, from whatever process, and waits until it has ended.
     ///
-    /// Objects that are not in the middle of a call are dropped first. Calls that wait, for a lock
+    /// Objects that are not in the middle of a call are dropped first, for 5 seconds at most. Calls that wait, for a lock
     /// or an item, end with [`is_disconnected`](Error::is_disconnected), as do all later ones. It is
     /// no error if it has ended before.
     ///
