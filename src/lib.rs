@@ -10,6 +10,8 @@ pub mod connection;
 mod entry;
 mod error;
 mod exit_status;
+#[cfg(feature = "ipc-channel")]
+pub mod ipc;
 pub mod manager;
 mod memory;
 mod owner_died;

@@ -152,7 +152,7 @@ impl<T: Data> Joinable<T> {
 
     fn settle(&self, look: Look) {
         let head = || self.0.ring().numbers().0;
-        let lost = self.account().settle(look, head, owner::is_dead);
+        let lost = self.account().settle(look, owner::me(), head, owner::is_dead);
         if lost > 0 {
             // Relaxed: it stands for itself.
             self.0.ring().memory().word(ABANDONED).fetch_add(lost, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use super::line::{self, Line, NO_GET, NO_PUT, QueueStats, Shutdown};
 use crate::shm::bytes::CopyOut;
 use crate::shm::memory::Kind;
 use crate::shm::object::Object;
-use crate::shm::ring::{Got, Next, Put, Receiving, Ring, Room, SPARE, Sending};
+use crate::shm::ring::{Got, Next, Put, Receiving, Ring, Room, SPARE};
 use crate::sys::clock::Deadline;
 use crate::wire::handles::{Carried, Received};
 use crate::wire::post::{Outgoing, Post};
@@ -92,10 +92,11 @@ impl<T: Data> Ringed<T> {
         note: impl FnMut(u64) -> io::Result<()>,
         deadline: Deadline,
     ) -> Result<Option<T>> {
-        let mut taking = Taking { post: &self.post, note, types: PhantomData };
+        let mut taking = Taking { post: &self.post, note, item: None, mail: None };
         let got = self.ring.get(&mut taking, deadline);
         match got.map_err(|error| line::trouble("no item was taken", error))? {
-            Got::Item(taken) => taken.item.decoded(taken.mail).map(Some),
+            // It is there: the ring has had it copied.
+            Got::Item => taking.item.map(|item| item.decoded(taking.mail)).transpose(),
             Got::Empty => Ok(None),
             Got::Closed | Got::Over => Err(line::closed(NO_GET)),
         }
@@ -109,10 +110,7 @@ impl<T: Data> Ringed<T> {
         carried: &Carried,
         deadline: Deadline,
     ) -> Result<bool> {
-        let mut outgoing = Outgoing(&self.post, carried);
-        let mail: Option<&mut dyn Sending> =
-            if carried.is_empty() { None } else { Some(&mut outgoing) };
-        let put = self.ring.put(bytes, mail, deadline);
+        let put = self.ring.put(bytes, &mut Outgoing(&self.post, carried), deadline);
         match put.map_err(|error| line::trouble("the item was not put", error))? {
             Put::Done { rings } => {
                 if rings {
@@ -130,20 +128,20 @@ impl<T: Data> Ringed<T> {
 struct Taking<'a, T, N> {
     post: &'a Post,
     note: N,
-    types: PhantomData<T>,
+    item: Option<Arrived<T>>,
+    mail: Option<Received>,
 }
 
 impl<T: Data, N: FnMut(u64) -> io::Result<()>> Receiving for Taking<'_, T, N> {
-    type Item = Arrived<T>;
-    type Mail = Received;
-
     #[inline]
-    fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<Arrived<T>> {
-        Arrived::copied(bytes)
+    fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<()> {
+        self.item = Some(Arrived::copied(bytes)?);
+        Ok(())
     }
 
-    fn mail(&mut self, number: u64) -> Option<Received> {
-        self.post.receive(number)
+    fn mail(&mut self, number: u64) -> bool {
+        self.mail = self.post.receive(number);
+        self.mail.is_some()
     }
 
     #[inline]

@@ -116,18 +116,29 @@ impl<T: Table> Account<'_, T> {
 
     /// Takes off what dead processes had, as far as it looks; how many items. `head` tells the number
     /// of the next item to be taken.
-    pub(super) fn settle(&self, look: Look, head: impl Fn() -> u64, is_dead: impl Judge) -> u64 {
+    /// Whoever settles takes the seat first, as `me`, which is a thread and no process that takes items:
+    /// so nobody else comes to sit there before its state has been read.
+    pub(super) fn settle(
+        &self,
+        look: Look,
+        me: u64,
+        head: impl Fn() -> u64,
+        is_dead: impl Judge,
+    ) -> u64 {
         let mut lost: u64 = 0;
         for _ in 0..self.seats.capacity() {
             let Some((seat, dead)) = self.seats.examine(look, &is_dead) else {
                 break;
             };
-            // Two may do this at the same time: one of them gets the number.
+            // Two may do this at the same time: one of them gets the seat.
+            if self.seats.owner(seat).compare_exchange(dead, me).is_err() {
+                continue;
+            }
             let had = self.seats.state(seat).swap(0);
             let ahead = head().wrapping_sub(had & NUMBERS).wrapping_sub(1) & NUMBERS;
             let was_taken = ahead < ONE / 2;
             lost = lost.saturating_add((had >> NUMBER_BITS).saturating_sub(u64::from(!was_taken)));
-            let _ = self.seats.owner(seat).compare_exchange(dead, 0);
+            self.seats.free(seat);
         }
         lost
     }
@@ -261,7 +272,7 @@ mod tests {
             model.take(9);
             model.take(9);
             let settle = |model: &Model| {
-                model.account().settle(Look::Close, || model.ends().0, |owner, _| owner == 9)
+                model.account().settle(Look::Close, 11, || model.ends().0, |owner, _| owner == 9)
             };
             let other = {
                 let model = model.clone();
@@ -273,13 +284,33 @@ mod tests {
         });
     }
 
+    /// One who settles is so slow that another one has finished, and the seat is taken again.
+    #[test]
+    fn the_next_one_in_the_seat_of_a_dead_one_keeps_what_it_has() {
+        loom::model(|| {
+            let model = Model::new(2);
+            model.take(9);
+            let is_nine = |owner: u64, _: Look| owner == 9;
+            let (head, next) = (|| model.ends().0, std::cell::Cell::new(true));
+            let lost = model.account().settle(Look::Close, 11, head, |owner, look| {
+                if next.take() {
+                    assert_eq!(model.account().settle(Look::Close, 12, head, is_nine), 1);
+                    model.take(8);
+                }
+                is_nine(owner, look)
+            });
+            assert_eq!((lost, model.account().in_hands()), (0, 1));
+            assert!(model.account().done(8));
+        });
+    }
+
     #[test]
     fn an_item_that_was_noted_and_not_taken_is_not_lost() {
         loom::model(|| {
             let model = Model::new(2);
             model.take(9);
             model.account().taking(9, 1).expect("a seat");
-            let settle = || model.account().settle(Look::Close, || model.ends().0, |_, _| true);
+            let settle = || model.account().settle(Look::Close, 11, || model.ends().0, |_, _| true);
             assert_eq!(settle(), 1);
             assert_eq!(model.account().in_hands(), 0);
         });

@@ -151,7 +151,12 @@ fn sleep(sources: &[How<'_>], deadline: Deadline) -> Result<()> {
         }
     }
     if only_noise {
-        // A mail of somebody who died before it had put the item: it stays until the next one comes.
+        // A mail of somebody who died before it had put the item, or of somebody who is about to.
+        for source in sources {
+            if let How::Ring(ring, post) = source {
+                ring.while_empty(|| post.clear());
+            }
+        }
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())

@@ -6,11 +6,13 @@ use crate::error::Kind;
 use crate::shm::bytes::CopyOut;
 use crate::wire::control::Failure;
 use crate::wire::handles::{self, Carried};
+use crate::wire::ipc::{self, Parcel};
 use crate::wire::worker_link::{Emit, Fill};
 use crate::{Error, Execution};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::type_name;
+use std::cell::OnceCell;
 
 /// A value that can travel to another process: an argument, a result, or a part of one.
 ///
@@ -77,6 +79,7 @@ pub(crate) fn encode_value<T: Data>(value: &T, sink: &mut impl Sink) -> Result<(
     match bulk::put(value, sink) {
         Some(true) => Ok(()),
         Some(false) => Err(NotEncoded::Full),
+        None if ipc::is_part::<T>() => encode_general::<T>(&packed(value)?, sink),
         None => encode_serde(value, sink),
     }
 }
@@ -87,11 +90,31 @@ pub(crate) fn encode_serde<T: Serialize>(
     value: &T,
     sink: &mut impl Sink,
 ) -> Result<(), NotEncoded> {
+    match ipc::names_bare_part::<T>() {
+        true => Err(bare::<T>()),
+        false => encode_general::<T>(value, sink),
+    }
+}
+
+/// Encodes what stands for a `T`.
+#[inline]
+fn encode_general<T>(value: &impl Serialize, sink: &mut impl Sink) -> Result<(), NotEncoded> {
     match postcard::serialize_with_flavor(value, Into(sink)) {
         Ok(()) => Ok(()),
         Err(postcard::Error::SerializeBufferFull) => Err(NotEncoded::Full),
         Err(error) => Err(NotEncoded::Refused(reason::<T>(&error))),
     }
+}
+
+#[cold]
+fn bare<T>() -> NotEncoded {
+    NotEncoded::Refused(format!("a {}: {}", type_name::<T>(), ipc::BARE))
+}
+
+/// A part of a channel of the crate `ipc-channel`, taken apart: that can be done once.
+#[cold]
+fn packed<T: Data>(part: &T) -> Result<Parcel, NotEncoded> {
+    ipc::pack(part).map_err(|error| NotEncoded::Refused(format!("a {}: {error}", type_name::<T>())))
 }
 
 /// Decodes a value from the start of the bytes.
@@ -100,13 +123,24 @@ pub(crate) fn decode_value<T: Data>(reader: &mut Reader<'_>) -> Result<T, NotDec
     match bulk::take(reader) {
         Some(Some(value)) => Ok(value),
         Some(None) => Err(NotDecoded(format!("a {}: the bytes end early", type_name::<T>()))),
-        None => match postcard::take_from_bytes(reader.0) {
-            Ok((value, rest)) => {
-                reader.0 = rest;
-                Ok(value)
-            }
-            Err(error) => Err(NotDecoded(reason::<T>(&error))),
-        },
+        None if ipc::is_part::<T>() => {
+            let parcel: Parcel = decode_general::<T, _>(reader)?;
+            ipc::unpack(&parcel)
+                .map_err(|error| NotDecoded(format!("a {}: {error}", type_name::<T>())))
+        }
+        None => decode_general::<T, T>(reader),
+    }
+}
+
+/// Decodes what stands for a `T`.
+#[inline]
+fn decode_general<T, W: DeserializeOwned>(reader: &mut Reader<'_>) -> Result<W, NotDecoded> {
+    match postcard::take_from_bytes(reader.0) {
+        Ok((value, rest)) => {
+            reader.0 = rest;
+            Ok(value)
+        }
+        Err(error) => Err(NotDecoded(reason::<T>(&error))),
     }
 }
 
@@ -136,24 +170,6 @@ pub(crate) fn may_carry<T: Data>() -> bool {
 
 /// The bytes of the length in front of an entry.
 const PREFIX: usize = 4;
-
-/// Encodes a value that others follow. Those that the user's code will decode have their length in
-/// front: where the next one starts does not depend on what that code makes of this one.
-#[inline]
-fn encode_entry<T: Data>(value: &T, space: &mut [u8]) -> Result<usize, NotEncoded> {
-    if bulk::is_bulk::<T>() {
-        let mut sink = SliceSink::new(space);
-        encode_value(value, &mut sink)?;
-        return Ok(sink.used());
-    }
-    let (prefix, body) = space.split_at_mut_checked(PREFIX).ok_or(NotEncoded::Full)?;
-    let mut sink = SliceSink::new(body);
-    encode_value(value, &mut sink)?;
-    let used = sink.used();
-    let len = u32::try_from(used).map_err(|_| NotEncoded::Full)?;
-    prefix.copy_from_slice(&len.to_ne_bytes());
-    Ok(PREFIX + used)
-}
 
 /// Decodes a value that others follow; if that fails, the reader stands at the next one all the
 /// same.
@@ -191,9 +207,41 @@ pub(crate) fn wrong_length<T>() -> NotDecoded {
     NotDecoded(format!("a {}: a wrong length", type_name::<T>()))
 }
 
-/// A value on its way into a result ring or block.
+/// A value on its way into a result ring or block. It is encoded once more where the first place
+/// was too small, or when its objects have gone ahead.
 #[derive(Debug)]
-pub(crate) struct Emitted<'a, T>(pub(crate) &'a T);
+pub(crate) struct Emitted<'a, T> {
+    value: &'a T,
+    /// What stands for it, if it can be encoded only once.
+    parcel: OnceCell<Parcel>,
+}
+
+impl<'a, T: Data> Emitted<'a, T> {
+    #[inline]
+    pub(crate) fn new(value: &'a T) -> Self {
+        Self { value, parcel: OnceCell::new() }
+    }
+
+    #[inline]
+    fn encode(&self, sink: &mut impl Sink) -> Result<(), NotEncoded> {
+        if ipc::is_part::<T>() {
+            return self.encode_part(sink);
+        }
+        encode_value(self.value, sink)
+    }
+
+    #[cold]
+    fn encode_part(&self, sink: &mut impl Sink) -> Result<(), NotEncoded> {
+        let parcel = match self.parcel.get() {
+            Some(parcel) => parcel,
+            None => {
+                let parcel = packed(self.value)?;
+                self.parcel.get_or_init(|| parcel)
+            }
+        };
+        encode_general::<T>(parcel, sink)
+    }
+}
 
 impl<T: Data> Emit for Emitted<'_, T> {
     #[inline]
@@ -202,27 +250,37 @@ impl<T: Data> Emit for Emitted<'_, T> {
     }
 
     fn known_len(&self) -> Option<usize> {
-        bulk::len(self.0)
+        bulk::len(self.value)
     }
 
     fn measure(&self) -> Result<usize, Failure> {
         let mut counter = Counter::default();
-        match encode_value(self.0, &mut counter) {
+        match self.encode(&mut counter) {
             Ok(()) => Ok(counter.0),
             Err(NotEncoded::Refused(what)) => Err(Failure::Encode(what)),
             Err(NotEncoded::Full) => Err(Failure::Encode("a counter is never full".to_owned())),
         }
     }
 
+    #[inline]
     fn fill(&self, space: &mut [u8]) -> Result<usize, Fill> {
         let mut sink = SliceSink::new(space);
-        encode_value(self.0, &mut sink)?;
+        self.encode(&mut sink)?;
         Ok(sink.used())
     }
 
+    /// Those that the user's code will decode have their length in front: where the next one starts
+    /// does not depend on what that code makes of this one.
     #[inline]
     fn fill_entry(&self, space: &mut [u8]) -> Result<usize, Fill> {
-        Ok(encode_entry(self.0, space)?)
+        if bulk::is_bulk::<T>() {
+            return self.fill(space);
+        }
+        let (prefix, body) = space.split_at_mut_checked(PREFIX).ok_or(Fill::Full)?;
+        let used = self.fill(body)?;
+        let len = u32::try_from(used).map_err(|_| Fill::Full)?;
+        prefix.copy_from_slice(&len.to_ne_bytes());
+        Ok(PREFIX + used)
     }
 }
 

@@ -186,7 +186,7 @@ fn run_each<A: Encode, R: Data>(
                 let value = function(arguments)?;
                 // Before anybody learns its result.
                 tasks.one_is_over();
-                outbox.emit(running, &Emitted(&value))?;
+                outbox.emit(running, &Emitted::new(&value))?;
                 emitted = true;
                 drop(value);
                 if !outbox.claim(running) {

@@ -128,6 +128,20 @@ impl Memory {
         unsafe { AtomicU64::from_ptr(self.start.add(at).as_ptr().cast()) }
     }
 
+    /// The words from byte `at` on, a multiple of 8.
+    ///
+    /// # Panics
+    /// As [`word`](Self::word), if not all of them are inside.
+    #[inline]
+    pub(super) fn words<const COUNT: usize>(&self, at: usize) -> &[AtomicU64; COUNT] {
+        assert!(
+            at.is_multiple_of(8) && at < self.len && self.len - at >= 8 * COUNT,
+            "words outside the object"
+        );
+        // SAFETY: as for `word`, for each of them.
+        unsafe { &*self.start.add(at).as_ptr().cast() }
+    }
+
     /// The address of byte `at`; what may be done there is the caller's protocol to say.
     pub(super) fn address(&self, at: usize, len: usize) -> io::Result<NonNull<u8>> {
         if at.checked_add(len).is_none_or(|end| end > self.len) {

@@ -147,6 +147,24 @@ impl Segment {
         numbers
     }
 
+    /// Has the processor fetch the cache line at byte `at`, to be written to soon.
+    #[inline]
+    pub(crate) fn expect_write(&self, at: usize) {
+        let address = self.address(at, 1);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, which is allowed for every address and changes nothing but the cache.
+        // Processors that do not know it do nothing.
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags));
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        unsafe {
+            std::arch::asm!("prfm pstl1keep, [{}]", in(reg) address, options(nostack, preserves_flags));
+        }
+        let _ = address;
+    }
+
     /// The bytes of a range that nobody writes to.
     ///
     /// # Safety

@@ -7,6 +7,8 @@ use super::mmap::page_size;
 use super::room;
 use bytemuck::Pod;
 use nix::errno::Errno;
+#[cfg(feature = "ipc-channel")]
+use nix::fcntl::OFlag;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
@@ -234,6 +236,23 @@ pub(crate) fn checked_len(fd: impl AsFd) -> io::Result<usize> {
     let stat = fstat(&fd)?;
     let allocated = stat.st_blocks.saturating_mul(512);
     usize::try_from(stat.st_size.min(allocated)).or_else(|_| invalid("a memfd larger than memory"))
+}
+
+/// The length of a memfd that can be mapped for writing, and that may shrink or grow at any time.
+///
+/// # Errors
+/// `InvalidData` if it is not such a memfd.
+#[cfg(feature = "ipc-channel")]
+pub(crate) fn writable_len(fd: impl AsFd) -> io::Result<usize> {
+    let seals = fcntl(&fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate);
+    let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
+    let sealed = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_FUTURE_WRITE;
+    if !seals.is_ok_and(|seals| !seals.intersects(sealed))
+        || flags & OFlag::O_ACCMODE != OFlag::O_RDWR
+    {
+        return invalid("what is no memfd that can be written to");
+    }
+    usize::try_from(fstat(&fd)?.st_size).or_else(|_| invalid("a memfd larger than memory"))
 }
 
 fn check_seal(fd: impl AsFd) -> io::Result<()> {

@@ -63,6 +63,65 @@ pub(crate) fn look(socket: impl AsFd, target: &mut [u8]) -> Option<usize> {
     }
 }
 
+/// Whether this is a socket of the kind that [`pair`] makes.
+#[cfg(feature = "ipc-channel")]
+pub(crate) fn carries_messages(fd: impl AsFd) -> bool {
+    is_seqpacket(fd.as_fd().as_raw_fd())
+}
+
+/// The socket of this process, whoever made it, in whose next message these bytes are; another
+/// descriptor of it. The numbers from `near` on are looked at first.
+///
+/// The caller has sent the bytes there, keeps the socket open, and nobody else knows them.
+///
+/// # Errors
+/// `NotFound` if no socket has them.
+#[cfg(feature = "ipc-channel")]
+pub(crate) fn find_marked(mark: &[u8], near: RawFd) -> io::Result<OwnedFd> {
+    let listed = || {
+        let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok())
+    };
+    let mut numbers = (near..near.saturating_add(16)).chain(std::iter::once_with(listed).flatten());
+    let found = numbers.find(|fd| is_seqpacket(*fd) && is_marked(*fd, mark));
+    let fd = found.ok_or(io::ErrorKind::NotFound)?;
+    // SAFETY: the caller keeps the socket with this number open until we return.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    borrowed.try_clone_to_owned()
+}
+
+/// Whether a descriptor, which need not be open, is of a Unix socket that keeps the boundaries of
+/// messages. Asking changes nothing.
+#[cfg(feature = "ipc-channel")]
+fn is_seqpacket(fd: RawFd) -> bool {
+    let is = |option: libc::c_int, wanted: libc::c_int| {
+        let mut value: libc::c_int = 0;
+        let mut len = size_of_val(&value) as libc::socklen_t;
+        // SAFETY: the kernel writes at most `len` bytes to `value`; it refuses a number that is
+        // not that of a socket.
+        let result = unsafe {
+            let target = (&raw mut value).cast();
+            libc::getsockopt(fd, libc::SOL_SOCKET, option, target, &raw mut len)
+        };
+        result == 0 && value == wanted
+    };
+    is(libc::SO_DOMAIN, libc::AF_UNIX) && is(libc::SO_TYPE, libc::SOCK_SEQPACKET)
+}
+
+/// Whether the next message of a socket has these bytes near its start. It stays where it is.
+#[cfg(feature = "ipc-channel")]
+fn is_marked(fd: RawFd, mark: &[u8]) -> bool {
+    let mut start = [0; 64];
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    let len = loop {
+        match peek(fd, &mut start, flags) {
+            Err(Errno::EINTR) => {}
+            result => break result.unwrap_or(0),
+        }
+    };
+    start[..len].windows(mark.len()).any(|bytes| bytes == mark)
+}
+
 /// Whether all other ends are closed.
 pub(crate) fn is_hung_up(socket: impl AsFd) -> bool {
     let mut polls = [PollFd::new(socket.as_fd(), PollFlags::empty())];

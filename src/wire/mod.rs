@@ -3,6 +3,7 @@
 
 pub(crate) mod control;
 pub(crate) mod handles;
+pub(crate) mod ipc;
 pub(crate) mod lockers;
 pub(crate) mod parent_link;
 pub(crate) mod post;

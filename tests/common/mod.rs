@@ -5,8 +5,10 @@ pub mod isolated;
 pub mod package;
 pub mod processes;
 pub mod scribble;
+pub mod sockets;
 pub mod sync;
 pub mod temp;
+pub mod traced;
 pub mod wire;
 
 use std::time::{Duration, Instant};

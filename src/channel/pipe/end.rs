@@ -14,7 +14,6 @@ use crate::wire::travel::Handle;
 use crate::{Error, Execution, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -151,8 +150,7 @@ impl End {
             return Err(nobody_reads());
         }
         let mut out = Out { post, carried, tag: what.tag() };
-        let sending: Option<&mut dyn Sending> = Some(&mut out);
-        match ring.put(parts, sending, deadline) {
+        match ring.put(parts, &mut out, deadline) {
             Ok(Put::Done { rings }) => {
                 if rings {
                     post.ring();
@@ -187,9 +185,10 @@ impl End {
         deadline: Deadline,
     ) -> Result<Option<(C, Option<Received>)>> {
         let (ring, post) = (self.inward()?, self.post()?);
-        let mut inn = In { post, what, max, refusal: None, types: PhantomData };
+        let mut inn = In { post, what, max, refusal: None, message: None, mail: None };
         match ring.get(&mut inn, deadline) {
-            Ok(Got::Item(taken)) => Ok(Some((taken.item, taken.mail))),
+            // It is there: the ring has had it copied.
+            Ok(Got::Item) => Ok(inn.message.map(|message| (message, inn.mail))),
             Ok(Got::Empty) => Ok(None),
             Ok(Got::Closed | Got::Over) => Err(end_of_file()),
             Err(error) => {
@@ -321,20 +320,20 @@ struct In<'a, C> {
     what: What,
     max: usize,
     refusal: Option<Error>,
-    types: PhantomData<C>,
+    message: Option<C>,
+    mail: Option<Received>,
 }
 
 impl<C: Copied> Receiving for In<'_, C> {
-    type Item = C;
-    type Mail = Received;
-
     #[inline]
-    fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<C> {
-        C::copied(bytes)
+    fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<()> {
+        self.message = Some(C::copied(bytes)?);
+        Ok(())
     }
 
-    fn mail(&mut self, number: u64) -> Option<Received> {
-        self.post.receive(number)
+    fn mail(&mut self, number: u64) -> bool {
+        self.mail = self.post.receive(number);
+        self.mail.is_some()
     }
 
     fn taking(&mut self, next: Next) -> io::Result<()> {

@@ -57,9 +57,8 @@ impl RawEnd {
     #[inline]
     pub(crate) fn recv(&self) -> Result<(Bytes, Received)> {
         let message = self.0.recv(What::Raw, usize::MAX, Deadline::NEVER)?;
-        let (bytes, received) = message
-            .ok_or_else(|| Error::new(Kind::EndOfFile, "a wait without a deadline ended"))?;
-        Ok((bytes, received.unwrap_or_default()))
+        let message = message.map(|(bytes, received)| (bytes, received.unwrap_or_default()));
+        message.ok_or_else(|| Error::new(Kind::EndOfFile, "a wait without a deadline ended"))
     }
 
     /// Whether nobody has the other end any more.

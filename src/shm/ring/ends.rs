@@ -52,6 +52,11 @@ pub(super) fn position_of(word: u64) -> u64 {
     word & !FLAGS
 }
 
+/// How many items are from where one word of an end is to where another one is.
+pub(super) fn distance(from: u64, to: u64) -> u64 {
+    (to >> NUMBER).wrapping_sub(from >> NUMBER) & NUMBERS
+}
+
 /// Whether two words of an end, or of both, name the same item.
 pub(super) fn same_number(a: u64, b: u64) -> bool {
     a >> NUMBER == b >> NUMBER

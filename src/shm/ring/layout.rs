@@ -93,8 +93,10 @@ impl Generation {
     }
 
     /// Where the line of an item is, from the start of the generation.
+    #[inline]
     pub(super) const fn line(self, number: u64) -> usize {
-        (number % self.lines()) as usize * LINE
+        // The number of lines is a power of two.
+        (number & (self.lines() - 1)) as usize * LINE
     }
 
     /// Whether an item of so many bytes, without a place of its own, may be here: a few of them

@@ -7,6 +7,7 @@
 mod ends;
 mod layout;
 mod line;
+mod patience;
 mod spill;
 
 use super::bytes::CopyOut;
@@ -23,6 +24,7 @@ use bytemuck::Pod;
 use ends::{CLOSED, Moved, POLLED, Position, same_number};
 use layout::{Generation, LAST, MAX_INLINE};
 use line::{Content, IN_LINE, Line, MAX_IN_LINE};
+use patience::Patience;
 use spill::{Place, Places};
 use std::io;
 use std::sync::Arc;
@@ -34,12 +36,16 @@ pub(crate) use layout::SPARE;
 /// How long to look before the first sleep.
 const LOOKING: Duration = Duration::from_micros(20);
 
+/// So many lines ahead a producer has one fetched that consumers had: one item further would be too
+/// late, if one is put right after the other.
+const AHEAD: u64 = 4;
+
 /// How much a ring may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Room {
     /// So many items, of any size.
     Items(u64),
-    /// A mebibyte or two, beside large items.
+    /// A mebibyte or two, and some large items: 64 MiB of them, or four.
     Bytes,
     /// What memory there is.
     Unlimited,
@@ -54,6 +60,8 @@ pub(crate) struct Ring {
     /// cache line each time. Never ahead of it.
     seen_tail: AtomicU64,
     seen_head: AtomicU64,
+    with_tail: Patience,
+    with_head: Patience,
 }
 
 impl Clone for Ring {
@@ -76,10 +84,10 @@ pub(crate) enum Put {
 }
 
 /// What became of an attempt to take an item.
-#[derive(Debug)]
-pub(crate) enum Got<I, M> {
-    /// An item.
-    Item(Taken<I, M>),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Got {
+    /// One was taken: [`Receiving`] has it.
+    Item,
     /// There was none until the deadline.
     Empty,
     /// The ring is closed, and all has been taken.
@@ -88,21 +96,10 @@ pub(crate) enum Got<I, M> {
     Over,
 }
 
-/// An item that was taken.
-#[derive(Debug)]
-pub(crate) struct Taken<I, M> {
-    /// What was made of its bytes.
-    pub(crate) item: I,
-    /// What came beside it.
-    pub(crate) mail: Option<M>,
-}
-
 /// What a producer does under the put lock.
 pub(crate) trait Sending {
     /// Whether something goes beside the item.
-    fn has_mail(&self) -> bool {
-        true
-    }
+    fn has_mail(&self) -> bool;
     /// Sends what goes beside the item under this number; false while that is not possible.
     fn mail(&mut self, number: u64) -> io::Result<bool>;
     /// What the consumer is to know of the item.
@@ -115,18 +112,15 @@ pub(crate) trait Sending {
     }
 }
 
-/// What a consumer does under the get lock, before it takes an item.
+/// What a consumer does under the get lock, before it takes an item. What it gets it has only if
+/// [`Ring::get`] says so: else somebody else may have taken it.
 pub(crate) trait Receiving {
-    /// What is made of the bytes of an item.
-    type Item;
-    /// What comes beside it.
-    type Mail;
-    /// Copies the bytes of an item out of the ring, and does nothing else: nobody else can take one
-    /// meanwhile. An error leaves the item where it is, if it is not a large one.
-    fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<Self::Item>;
-    /// What came under this number; `None` if it is not there any more. All lower numbers are
+    /// Copies the bytes of the item, and runs no code of the user's. An error leaves the item where
+    /// it is, unless it is one of the large ones, which are copied without the lock.
+    fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<()>;
+    /// Fetches what came under this number; false if it is not there any more. All lower numbers are
     /// needed no longer.
-    fn mail(&mut self, number: u64) -> Option<Self::Mail>;
+    fn mail(&mut self, number: u64) -> bool;
     /// This item is about to be taken; it was not, if this is called again or nothing comes. An
     /// error leaves it where it is.
     fn taking(&mut self, _item: Next) -> io::Result<()> {
@@ -173,6 +167,8 @@ pub(crate) struct Counts {
     pub(crate) lost_in_copy: u64,
     pub(crate) deaths: u64,
 }
+
+type Words = [AtomicU64; layout::LOST / 8];
 
 /// One of the locks is held.
 struct Turn<'a> {
@@ -225,6 +221,7 @@ struct Wait {
 }
 
 impl Wait {
+    #[cold]
     fn new(deadline: Deadline) -> Self {
         Self { spin: Spin::new(LOOKING), nap: Nap::new(deadline), deadline }
     }
@@ -261,7 +258,14 @@ impl Ring {
     }
 
     fn of(memory: Memory, room: Room) -> Self {
-        Self { memory, room, seen_tail: AtomicU64::new(0), seen_head: AtomicU64::new(0) }
+        Self {
+            memory,
+            room,
+            seen_tail: AtomicU64::new(0),
+            seen_head: AtomicU64::new(0),
+            with_tail: Patience::new(),
+            with_head: Patience::new(),
+        }
     }
 
     /// The object.
@@ -279,18 +283,27 @@ impl Ring {
         self.room
     }
 
-    fn tail(&self) -> &AtomicU64 {
-        self.memory.word(layout::TAIL)
+    /// The words that are used all the time.
+    #[inline]
+    fn words(&self) -> &Words {
+        self.memory.words(0)
     }
 
+    #[inline]
+    fn tail(&self) -> &AtomicU64 {
+        &self.words()[layout::TAIL / 8]
+    }
+
+    #[inline]
     fn head(&self) -> &AtomicU64 {
-        self.memory.word(layout::HEAD)
+        &self.words()[layout::HEAD / 8]
     }
 
     fn places(&self) -> Places<'_> {
         Places::new(&self.memory)
     }
 
+    #[inline]
     fn segment(&self, generation: u32) -> io::Result<&Segment> {
         if generation > LAST {
             return damaged();
@@ -300,26 +313,32 @@ impl Ring {
     }
 
     /// Puts an item, whose bytes are two parts one after the other, and waits for room until the
-    /// deadline. `mail` is for an item with objects beside it.
+    /// deadline.
     ///
     /// # Errors
     /// `OutOfMemory` and its like if there is no memory for it; `InvalidData` if another process has
     /// damaged the ring.
-    pub(crate) fn put(
+    pub(crate) fn put<S: Sending>(
         &self,
         parts: [&[u8]; 2],
-        mut mail: Option<&mut dyn Sending>,
+        sending: &mut S,
         deadline: Deadline,
     ) -> io::Result<Put> {
-        let mut wait = Wait::new(deadline);
+        let mut wait = None;
         let mut place = None;
         loop {
-            let head = match self.try_put(parts, &mut place, &mut mail, deadline)? {
+            let tried = if parts[0].len() + parts[1].len() <= MAX_INLINE {
+                self.try_put(parts, None, sending, deadline)?
+            } else {
+                self.try_put_large(parts, &mut place, sending, deadline)?
+            };
+            let head = match tried {
                 Tried::Done(put) => return Ok(put),
                 Tried::NoRoom(head) => head,
             };
-            let is_over = || mail.as_mut().is_some_and(|sending| sending.is_over());
-            match self.wait_for_change(self.head(), head, &mut wait, is_over) {
+            let wait = wait.get_or_insert_with(|| Wait::new(deadline));
+            let end = (self.head(), &self.with_head);
+            match self.wait_for_change(end, head, wait, || sending.is_over()) {
                 Waited::Look => {}
                 Waited::TimedOut => return Ok(Put::Full),
                 Waited::Over => return Ok(Put::Over),
@@ -327,46 +346,71 @@ impl Ring {
         }
     }
 
-    /// Puts an item if there is room; a large one has its place then, or soon.
-    fn try_put<'a>(
-        &'a self,
+    /// Puts an item if there is room. A large one has its place already.
+    #[inline]
+    fn try_put<S: Sending>(
+        &self,
         parts: [&[u8]; 2],
-        place: &mut Option<Place<'a>>,
-        mail: &mut Option<&mut dyn Sending>,
+        place: Option<&Place<'_>>,
+        sending: &mut S,
         deadline: Deadline,
     ) -> io::Result<Tried> {
-        let tail = self.tail().load(Ordering::Relaxed);
-        if tail & CLOSED != 0 {
-            return Ok(Tried::Done(Put::Closed));
-        }
-        if let Some(head) = self.limit_reached(Position::of(tail)) {
-            return Ok(Tried::NoRoom(head));
-        }
-        if place.is_none() && parts[0].len() + parts[1].len() > MAX_INLINE {
-            let head = self.head().load(Ordering::Relaxed);
-            *place = self.places().fill(parts)?;
-            if place.is_none() {
-                // Who only tries never sleeps, and would never look.
-                self.look_for_dead(Look::Close);
-                return Ok(Tried::NoRoom(head));
-            }
+        if let Some(refusal) = self.refusal() {
+            return Ok(refusal);
         }
         let Some(turn) = self.turn(layout::PUT_LOCK, deadline) else {
             return Ok(Tried::Done(Put::Full));
         };
-        let placed = self.place(parts, place.as_ref(), mail)?;
+        let placed = self.place(parts, place, sending)?;
         drop(turn);
         Ok(match placed {
             Ok(moved) => {
-                if let Some(place) = place.take() {
-                    place.leave();
-                }
                 ends::wake(self.tail(), moved);
                 Tried::Done(Put::Done { rings: moved.rings() })
             }
             Err(NotPlaced::Closed) => Tried::Done(Put::Closed),
             Err(NotPlaced::NoRoom(head)) => Tried::NoRoom(head),
         })
+    }
+
+    /// As [`try_put`](Self::try_put), of a large item; it gets its place, if there is one.
+    #[cold]
+    fn try_put_large<'a, S: Sending>(
+        &'a self,
+        parts: [&[u8]; 2],
+        place: &mut Option<Place<'a>>,
+        sending: &mut S,
+        deadline: Deadline,
+    ) -> io::Result<Tried> {
+        if let Some(refusal) = self.refusal() {
+            return Ok(refusal);
+        }
+        if place.is_none() {
+            let head = self.head().load(Ordering::Relaxed);
+            *place = self.places().fill(parts, self.room)?;
+            if place.is_none() {
+                // Who only tries never sleeps, and would never look.
+                self.look_for_dead(Look::Close);
+                return Ok(Tried::NoRoom(head));
+            }
+        }
+        let tried = self.try_put(parts, place.as_ref(), sending, deadline)?;
+        if matches!(tried, Tried::Done(Put::Done { .. }))
+            && let Some(place) = place.take()
+        {
+            place.leave();
+        }
+        Ok(tried)
+    }
+
+    /// Why nothing can be put now, as far as can be seen without the lock.
+    #[inline]
+    fn refusal(&self) -> Option<Tried> {
+        let tail = self.tail().load(Ordering::Relaxed);
+        if tail & CLOSED != 0 {
+            return Some(Tried::Done(Put::Closed));
+        }
+        self.limit_reached(Position::of(tail)).map(Tried::NoRoom)
     }
 
     /// The head, if no more items are allowed in.
@@ -391,11 +435,12 @@ impl Ring {
     }
 
     /// Writes an item where the tail is, and moves the tail on. The caller has the put lock.
-    fn place(
+    #[inline]
+    fn place<S: Sending>(
         &self,
         parts: [&[u8]; 2],
         spilled: Option<&Place<'_>>,
-        mail: &mut Option<&mut dyn Sending>,
+        sending: &mut S,
     ) -> io::Result<Result<Moved, NotPlaced>> {
         // Acquire: the lock orders it, but that of a dead owner was not given back.
         let tail = self.tail().load(Ordering::Acquire);
@@ -408,25 +453,15 @@ impl Ring {
         }
         let len = parts[0].len() + parts[1].len();
         let inline = if spilled.is_some() { 0 } else { len };
-        let tag = mail.as_ref().map_or(0, |sending| sending.tag());
-        let mail = mail.as_mut().filter(|sending| sending.has_mail());
-        let spot = match self.find_room(tail, inline, mail.is_some())? {
+        let has_mail = sending.has_mail();
+        let spot = match self.find_room(tail, inline, has_mail)? {
             Ok(spot) => spot,
             Err(head) => return Ok(Err(NotPlaced::NoRoom(head))),
         };
-        let mail = match mail {
-            None => 0,
-            Some(sending) => {
-                // Relaxed: under the put lock.
-                let mails = self.memory.word(layout::MAILS);
-                let number = mails.load(Ordering::Relaxed).wrapping_add(1).max(1);
-                mails.store(number, Ordering::Relaxed);
-                if !sending.mail(number)? {
-                    return Ok(Err(NotPlaced::NoRoom(self.look_at_head())));
-                }
-                number
-            }
-        };
+        let mail = if has_mail { self.next_mail() } else { 0 };
+        if has_mail && !sending.mail(mail)? {
+            return Ok(Err(NotPlaced::NoRoom(self.look_at_head())));
+        }
         let content = match spilled {
             Some(place) => {
                 place.number(spot.at.number);
@@ -434,8 +469,10 @@ impl Ring {
             }
             None => spot.fill(parts),
         };
-        let line =
-            Line { number: spot.at.number, tag, len: len as u64, end: spot.end, mail, content };
+        let ahead = spot.at.number.wrapping_add(AHEAD);
+        spot.segment.expect_write(spot.generation().line(ahead));
+        let (number, tag) = (spot.at.number, sending.tag());
+        let line = Line { number, tag, len: len as u64, end: spot.end, mail, content };
         line.write(spot.segment, spot.generation().line(spot.at.number));
         match ends::advance(self.tail(), spot.at.next()) {
             Some(moved) => Ok(Ok(moved)),
@@ -446,8 +483,19 @@ impl Ring {
         }
     }
 
+    /// The number of the next mail. The caller has the put lock.
+    #[cold]
+    fn next_mail(&self) -> u64 {
+        // Relaxed: under the put lock.
+        let mails = self.memory.word(layout::MAILS);
+        let number = mails.load(Ordering::Relaxed).wrapping_add(1).max(1);
+        mails.store(number, Ordering::Relaxed);
+        number
+    }
+
     /// Room for the next item, in this generation or, if the ring may grow, in another; else the
     /// head while there was none.
+    #[inline]
     fn find_room(
         &self,
         tail: Position,
@@ -456,13 +504,25 @@ impl Ring {
     ) -> io::Result<Result<Spot<'_>, u64>> {
         let in_line = len <= MAX_IN_LINE && !has_mail;
         let segment = self.segment(tail.generation)?;
-        let mut head = self.seen_head.load(Ordering::Acquire);
+        let head = self.seen_head.load(Ordering::Acquire);
         if tail.generation <= layout::KEPT
             && let Some(spot) = self.spot(segment, tail, head, len, in_line)
         {
             return Ok(Ok(spot));
         }
-        head = self.look_at_head();
+        self.look_for_room(segment, tail, len, in_line)
+    }
+
+    /// As [`find_room`](Self::find_room), with a new look at the head.
+    #[cold]
+    fn look_for_room<'a>(
+        &'a self,
+        segment: &'a Segment,
+        tail: Position,
+        len: usize,
+        in_line: bool,
+    ) -> io::Result<Result<Spot<'a>, u64>> {
+        let head = self.look_at_head();
         let at_head = Position::of(head);
         if tail.generation > layout::KEPT && at_head == tail {
             return self.relocate(tail, layout::SETTLED, len, in_line).map(Ok);
@@ -483,6 +543,7 @@ impl Ring {
     }
 
     /// Goes on in another, empty generation.
+    #[cold]
     fn relocate(
         &self,
         tail: Position,
@@ -517,6 +578,7 @@ impl Ring {
     }
 
     /// Room at the tail; one line stays free for the mark that leads to another generation.
+    #[inline]
     fn spot<'a>(
         &self,
         segment: &'a Segment,
@@ -532,7 +594,10 @@ impl Ring {
             let taken = head.number.wrapping_sub(before).wrapping_sub(1) & ends::NUMBERS;
             taken < 1 << 55 || !line::is_for(segment, generation.line(number), before)
         };
-        if !is_free(tail.number) || !is_free(tail.next().number) {
+        let next = tail.next().number;
+        // So few since the head that the items before them in their lines have been taken.
+        let are_free = next.wrapping_sub(head.number) & ends::NUMBERS < generation.lines();
+        if !are_free && (!is_free(tail.number) || !is_free(next)) {
             return None;
         }
         let used_by = |number: u64| {
@@ -570,14 +635,15 @@ impl Ring {
     /// # Errors
     /// `OutOfMemory` if there is none for the copy: the item is lost. `InvalidData` if another
     /// process has damaged the ring.
+    #[inline]
     pub(crate) fn get<R: Receiving>(
         &self,
         receiving: &mut R,
         deadline: Deadline,
-    ) -> io::Result<Got<R::Item, R::Mail>> {
-        let mut wait = Wait::new(deadline);
+    ) -> io::Result<Got> {
+        let mut wait = None;
         loop {
-            match self.wait_for_item(&mut wait, || receiving.is_over()) {
+            match self.wait_for_item(&mut wait, deadline, || receiving.is_over()) {
                 Found::Item => {}
                 Found::Nothing => return Ok(Got::Empty),
                 Found::Closed => return Ok(Got::Closed),
@@ -586,10 +652,11 @@ impl Ring {
             let Some(turn) = self.turn(layout::GET_LOCK, deadline) else {
                 return Ok(Got::Empty);
             };
-            match self.take(turn, receiving)? {
-                Some(taken) => return Ok(Got::Item(taken)),
-                None if deadline.passed() && self.is_empty() => return Ok(Got::Empty),
-                None => {}
+            if self.take(turn, receiving)? {
+                return Ok(Got::Item);
+            }
+            if deadline.passed() && self.is_empty() {
+                return Ok(Got::Empty);
             }
         }
     }
@@ -600,11 +667,16 @@ impl Ring {
         is_over: impl FnMut() -> bool,
         deadline: Deadline,
     ) -> bool {
-        !matches!(self.wait_for_item(&mut Wait::new(deadline), is_over), Found::Nothing)
+        !matches!(self.wait_for_item(&mut None, deadline, is_over), Found::Nothing)
     }
 
     #[inline]
-    fn wait_for_item(&self, wait: &mut Wait, mut is_over: impl FnMut() -> bool) -> Found {
+    fn wait_for_item(
+        &self,
+        wait: &mut Option<Wait>,
+        deadline: Deadline,
+        mut is_over: impl FnMut() -> bool,
+    ) -> Found {
         let mut over = false;
         loop {
             let head = self.head().load(Ordering::Relaxed);
@@ -621,7 +693,9 @@ impl Ring {
             if over {
                 return Found::Over;
             }
-            match self.wait_for_change(self.tail(), tail, wait, &mut is_over) {
+            let wait = wait.get_or_insert_with(|| Wait::new(deadline));
+            let end = (self.tail(), &self.with_tail);
+            match self.wait_for_change(end, tail, wait, &mut is_over) {
                 Waited::Look => {}
                 Waited::TimedOut => return Found::Nothing,
                 Waited::Over => over = true,
@@ -645,45 +719,43 @@ impl Ring {
         (!ahead(tail)).then_some(tail)
     }
 
-    /// Takes the item at the head; `None` if another consumer took it, or it was lost.
-    fn take<R: Receiving>(
-        &self,
-        turn: Turn<'_>,
-        receiving: &mut R,
-    ) -> io::Result<Option<Taken<R::Item, R::Mail>>> {
+    /// Takes the item at the head; false if another consumer took it, or it was lost.
+    #[inline]
+    fn take<R: Receiving>(&self, turn: Turn<'_>, receiving: &mut R) -> io::Result<bool> {
         let head = self.head().load(Ordering::Acquire);
         if head & CLOSED != 0 || self.nothing_after(head).is_some() {
-            return Ok(None);
+            return Ok(false);
         }
         let (at, line) = self.line_at(Position::of(head))?;
         let segment = self.segment(at.generation)?;
         receiving.taking(Next { number: at.number, tag: line.tag, len: line.len })?;
-        let held = match line.content {
-            Content::Spilled(seat) => match self.places().take(seat, at.number, line.len) {
-                Some(place) => Held::Place(place),
-                None => return self.lose(at),
-            },
-            _ => Held::Item(receiving.copy(&Inside::of(segment, at, &line)?)?),
-        };
-        let mail = match line.mail {
-            0 => None,
-            number => match receiving.mail(number) {
-                None => return self.lose(at),
-                mail => mail,
-            },
-        };
+        let mut place = None;
+        if let Content::Spilled(seat) = line.content {
+            place = self.places().take(seat, at.number, line.len);
+            if place.is_none() {
+                return self.lose(at);
+            }
+        } else {
+            receiving.copy(&Inside::of(segment, at, &line)?)?;
+        }
+        if line.mail != 0 && !receiving.mail(line.mail) {
+            return self.lose(at);
+        }
         let Some(moved) = ends::advance(self.head(), at.next()) else {
-            return Ok(None);
+            return Ok(false);
         };
         drop(turn);
         ends::wake(self.head(), moved);
-        let item = match held {
-            Held::Item(item) => item,
-            Held::Place(place) => receiving.copy(&place).inspect_err(|_| {
+        if let Some(place) = place {
+            let copied = receiving.copy(&place);
+            drop(place);
+            // Who wants to put a large one may wait for the place.
+            ends::wake_all(self.head());
+            copied.inspect_err(|_| {
                 self.memory.word(layout::LOST).fetch_add(1, Ordering::Relaxed);
-            })?,
-        };
-        Ok(Some(Taken { item, mail }))
+            })?;
+        }
+        Ok(true)
     }
 
     /// The line of the item at the head, wherever marks lead to.
@@ -705,12 +777,13 @@ impl Ring {
     }
 
     /// Passes over an item of which a part is gone with a process that died.
-    fn lose<I, M>(&self, at: Position) -> io::Result<Option<Taken<I, M>>> {
+    #[cold]
+    fn lose(&self, at: Position) -> io::Result<bool> {
         if let Some(moved) = ends::advance(self.head(), at.next()) {
             ends::wake(self.head(), moved);
             self.memory.word(layout::LOST).fetch_add(1, Ordering::Relaxed);
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Follows the producers into another generation. The memory of a large one is given back, but
@@ -733,11 +806,27 @@ impl Ring {
         Ok(next)
     }
 
-    /// Waits for one of the locks; `None` if the deadline passes.
+    /// Takes one of the locks; `None` if the deadline passes.
     #[inline]
     fn turn(&self, at: usize, deadline: Deadline) -> Option<Turn<'_>> {
-        let (word, me) = (self.memory.word(at), owner::me());
-        let news = match lock::try_take(word, me) {
+        let (word, me) = (&self.words()[at / 8], owner::me());
+        match lock::try_take(word, me) {
+            Some(None) => Some(Turn { word, me }),
+            news => self.late_turn(at, me, news, deadline),
+        }
+    }
+
+    /// As [`turn`](Self::turn), if somebody has the lock, or had it and died.
+    #[cold]
+    fn late_turn(
+        &self,
+        at: usize,
+        me: u64,
+        news: Option<lock::Taken>,
+        deadline: Deadline,
+    ) -> Option<Turn<'_>> {
+        let word = &self.words()[at / 8];
+        let news = match news {
             Some(news) => news,
             // Whoever has it does not wait for anything: also a try waits for its turn.
             None => lock::take(word, me, deadline.max(Deadline::after(TURN)))?,
@@ -757,17 +846,21 @@ impl Ring {
     #[cold]
     fn wait_for_change(
         &self,
-        end: &AtomicU64,
+        (end, patience): (&AtomicU64, &Patience),
         seen: u64,
         wait: &mut Wait,
         mut is_over: impl FnMut() -> bool,
     ) -> Waited {
         if !wait.deadline.passed() {
+            let pauses = patience.pause();
             while wait.spin.again() {
-                if end.load(Ordering::Relaxed) != seen {
+                let now = end.load(Ordering::Relaxed);
+                if now != seen {
+                    patience.learn(pauses, ends::distance(seen, now));
                     return Waited::Look;
                 }
             }
+            patience.learn(pauses, 0);
         }
         if is_over() {
             return Waited::Over;
@@ -845,6 +938,19 @@ impl Ring {
         turn.map(|_turn| run()).is_some()
     }
 
+    /// Does something while there is no item, and nobody puts or takes one; not at all if there is, or
+    /// if that is not possible soon.
+    pub(crate) fn while_empty(&self, run: impl FnOnce()) {
+        let now = Deadline::after(Duration::ZERO);
+        // Nobody else takes both locks.
+        let turns = self
+            .turn(layout::GET_LOCK, now)
+            .and_then(|taking| Some((taking, self.turn(layout::PUT_LOCK, now)?)));
+        if turns.is_some() && self.is_empty() {
+            run();
+        }
+    }
+
     /// How far the consumers are: another one whenever they have taken something.
     #[inline]
     pub(crate) fn progress(&self) -> Progress {
@@ -910,13 +1016,6 @@ impl Spot<'_> {
         self.segment.copy_in(at + parts[0].len(), parts[1]);
         content
     }
-}
-
-/// An item that is being taken.
-enum Held<'a, I> {
-    Item(I),
-    /// It is copied when the next consumer may have its turn.
-    Place(Place<'a>),
 }
 
 /// The bytes of an item that is inside of a generation.

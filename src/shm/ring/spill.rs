@@ -9,6 +9,7 @@
 //! on: so a seat of the ring's without a number, or with one that the tail has not passed, seen by
 //! somebody who has the put lock, was left there by a producer that died in between.
 
+use super::Room;
 use super::ends::{NUMBERS, Position};
 use super::layout::{self, MAX_ITEM};
 use crate::shm::atomic::Word64;
@@ -35,6 +36,19 @@ fn numbered(number: u64) -> u64 {
 const KEPT_LEN: usize = 1 << 20;
 /// ... if they are one of the first so many.
 const KEPT_SEATS: u32 = 16;
+
+/// With a limit of bytes so many of them may be in large items ...
+const ROOM: usize = 64 << 20;
+/// ... or this many items, whatever they have.
+const FEW: usize = 4;
+
+/// How many large items there may be with one of this length.
+fn most(len: usize, room: Room) -> u32 {
+    match room {
+        Room::Bytes => (ROOM / len.max(1)).clamp(FEW, SEATS as usize) as u32,
+        Room::Items(_) | Room::Unlimited => SEATS,
+    }
+}
 
 /// All places of a ring.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +82,7 @@ impl<'a> Places<'a> {
     ///
     /// # Errors
     /// If there is no memory for them.
-    pub(super) fn fill(self, parts: [&[u8]; 2]) -> io::Result<Option<Place<'a>>> {
+    pub(super) fn fill(self, parts: [&[u8]; 2], room: Room) -> io::Result<Option<Place<'a>>> {
         let len = parts[0].len() + parts[1].len();
         if len > MAX_ITEM {
             let what = format!("{len} bytes are too many for one item: {MAX_ITEM} are the most");
@@ -77,6 +91,11 @@ impl<'a> Places<'a> {
         let Some(seat) = self.seats.claim(owner::me(), 0) else {
             return Ok(None);
         };
+        // The lowest free one: the lower ones are taken.
+        if seat >= most(len, room) {
+            self.seats.free(seat);
+            return Ok(None);
+        }
         let place = Place { places: self, seat, len };
         let (fd, at) = (self.memory.object().fd(), layout::spill_at(seat));
         memfd::reserve(fd, at, place.len)?;

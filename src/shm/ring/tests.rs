@@ -6,14 +6,25 @@ use std::thread;
 /// Nothing beside the items.
 struct Plain;
 
-impl Receiving for Plain {
-    type Item = Bytes;
-    type Mail = ();
-    fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<Bytes> {
-        Bytes::of(bytes)
+impl Sending for Plain {
+    fn has_mail(&self) -> bool {
+        false
     }
-    fn mail(&mut self, _: u64) -> Option<()> {
-        None
+    fn mail(&mut self, _: u64) -> io::Result<bool> {
+        Ok(true)
+    }
+}
+
+/// The item, and nothing beside it.
+struct Item(Option<Bytes>);
+
+impl Receiving for Item {
+    fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<()> {
+        self.0 = Some(Bytes::of(bytes)?);
+        Ok(())
+    }
+    fn mail(&mut self, _: u64) -> bool {
+        false
     }
 }
 
@@ -25,12 +36,13 @@ fn ring(room: Room) -> Ring {
 
 fn put(ring: &Ring, bytes: &[u8], deadline: Deadline) -> Put {
     let half = bytes.len() / 3;
-    ring.put([&bytes[..half], &bytes[half..]], None, deadline).expect("put")
+    ring.put([&bytes[..half], &bytes[half..]], &mut Plain, deadline).expect("put")
 }
 
 fn get(ring: &Ring, deadline: Deadline) -> Option<Vec<u8>> {
-    match ring.get(&mut Plain, deadline).expect("get") {
-        Got::Item(taken) => Some(taken.item.as_slice().to_vec()),
+    let mut item = Item(None);
+    match ring.get(&mut item, deadline).expect("get") {
+        Got::Item => item.0.map(Bytes::into_vec),
         Got::Empty | Got::Closed | Got::Over => None,
     }
 }
@@ -203,7 +215,7 @@ fn a_closed_ring_takes_nothing_and_gives_what_it_has() {
     ring.close();
     assert_eq!(put(&ring, &[2], Deadline::NEVER), Put::Closed);
     assert_eq!(get(&ring, Deadline::NEVER), Some(vec![1]));
-    assert!(matches!(ring.get(&mut Plain, Deadline::NEVER), Ok(Got::Closed)));
+    assert!(matches!(ring.get(&mut Item(None), Deadline::NEVER), Ok(Got::Closed)));
 }
 
 #[test]
@@ -215,7 +227,7 @@ fn a_ring_that_was_closed_at_once_gives_nothing() {
         ring.close_now();
         assert_eq!(waiting.join().expect("join"), Put::Closed);
     });
-    assert!(matches!(ring.get(&mut Plain, Deadline::NEVER), Ok(Got::Closed)));
+    assert!(matches!(ring.get(&mut Item(None), Deadline::NEVER), Ok(Got::Closed)));
 }
 
 #[test]
@@ -233,7 +245,7 @@ fn who_dies_with_a_lock_blocks_nobody() {
 /// Leaves a ring as a thread does that ends between two steps with a large item.
 fn with_dead_seat(ring: &Ring, owner: u64, number: Option<u64>) {
     let large = pattern(1, MAX_INLINE + 1);
-    let place = ring.places().fill([&large, &[]]).expect("memory").expect("a seat");
+    let place = ring.places().fill([&large, &[]], ring.room).expect("memory").expect("a seat");
     let seats = super::super::seats::Seats::new(&ring.memory, layout::SEATS_AT);
     use super::super::seats::Table;
     if let Some(number) = number {
@@ -302,8 +314,8 @@ fn whatever_is_written_over_a_ring_is_an_error_and_no_panic() {
         }
         // What comes is not to be asserted; that it comes is.
         for _ in 0..50 {
-            let _ = ring.put([&[1; 100], &[]], None, now());
-            let _ = ring.get(&mut Plain, now());
+            let _ = ring.put([&[1; 100], &[]], &mut Plain, now());
+            let _ = ring.get(&mut Item(None), now());
         }
         let _ = (ring.len(), ring.is_readable(), ring.counts());
         ring.close_now();
@@ -343,6 +355,22 @@ fn a_look_at_the_head_is_of_no_use_after_the_ring_has_been_elsewhere() {
 }
 
 #[test]
+fn a_ring_of_bytes_fills_with_some_large_items() {
+    for (len, most) in [(16 << 20, 4), (8 << 20, 8), (1 << 20, 64)] {
+        let ring = ring(Room::Bytes);
+        let item = vec![7; len];
+        let count = (0..1000).find(|_| put(&ring, &item, now()) == Put::Full);
+        assert_eq!(count, Some(most));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| put(&ring, &item, Deadline::NEVER));
+            assert_eq!(get(&ring, now()).expect("an item").len(), len);
+            assert_eq!(waiting.join().expect("join"), Put::Done { rings: false });
+        });
+        (0..most).for_each(|_| assert_eq!(get(&ring, now()).expect("an item").len(), len));
+    }
+}
+
+#[test]
 fn marks_that_lead_in_a_circle_are_an_error() {
     let ring = ring(Room::Unlimited);
     memfd::reserve(ring.object().fd(), Generation(1).at(), Generation(1).len()).expect("memory");
@@ -352,7 +380,7 @@ fn marks_that_lead_in_a_circle_are_an_error() {
         mark.write(ring.segment(here).expect("there"), Generation(here).line(0));
     }
     ring.tail().store(5 << 8, Ordering::Relaxed);
-    let error = ring.get(&mut Plain, now()).expect_err("no item ever comes");
+    let error = ring.get(&mut Item(None), now()).expect_err("no item ever comes");
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
 }
 
