@@ -14,8 +14,8 @@ use multiproc::{Manager, Result};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-/// The program that has the objects: it hands out jobs and waits until they are done, and all workers
-/// have seen that there are no more.
+/// The program that has the objects: it hands out jobs and waits until they are done, and all
+/// workers have seen that there are no more.
 fn serve(address: Address, key: &str, workers: usize) -> Result<()> {
     let manager = Manager::bind(address, key)?;
     let (jobs, results) = (manager.joinable_queue::<u64>()?, manager.list::<(u64, u64)>()?);

@@ -10,7 +10,8 @@ use std::fmt;
 ///
 /// `?` turns it into an [`Error`] for which [`is_owner_died`](Error::is_owner_died) is true; the
 /// guard is dropped then. In a function that returns a `Box<dyn Error>` that has to be said, or the
-/// guard, which borrows the lock, would be what is returned: `lock().map_err(multiproc::Error::from)?`.
+/// guard, which borrows the lock, would be what is returned:
+/// `lock().map_err(multiproc::Error::from)?`.
 ///
 /// ```
 /// use multiproc::{Mutex, Process};

@@ -292,8 +292,8 @@ fn the_last_message_of_a_side_that_did_not_listen_comes_with_its_objects() {
     assert!(near.recv().expect_err("the end").is_end_of_file());
 }
 
-/// A message that uses its own pipe while it is encoded, and while it is decoded, if it is even; one of
-/// 7 panics instead of being encoded.
+/// A message that uses its own pipe while it is encoded, and while it is decoded, if it is even;
+/// one of 7 panics instead of being encoded.
 #[derive(Debug, PartialEq)]
 struct Odd(u32);
 

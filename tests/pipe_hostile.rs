@@ -1,6 +1,6 @@
 //! Peers that write random words all over a pipe, or garbage into its socket: the others may get
-//! wrong messages, or errors, but what they call with a timeout returns, nobody panics, and nobody is
-//! led outside of the memory.
+//! wrong messages, or errors, but what they call with a timeout returns, nobody panics, and nobody
+//! is led outside of the memory.
 
 mod common;
 

@@ -260,8 +260,8 @@ macro_rules! verbs {
                 self.0.shut(crate::Shutdown::Draining);
             }
 
-            /// Ends the queue in all processes: as [`close`](Self::close), or at once, with all that
-            /// is inside. Whoever waits is woken.
+            /// Ends the queue in all processes: as [`close`](Self::close), or at once, with all
+            /// that is inside. Whoever waits is woken.
             ///
             /// A queue that was closed can be shut down at once later, not the other way round.
             pub fn shutdown(&self, how: crate::Shutdown) {

@@ -2,8 +2,8 @@
 
 /// A value, or a reference to one: what can be put and sent. There is nothing to implement.
 ///
-/// (As [`Borrow`](std::borrow::Borrow), but only these two, so that the type of a queue follows from
-/// what is put into it.)
+/// (As [`Borrow`](std::borrow::Borrow), but only these two, so that the type of a queue follows
+/// from what is put into it.)
 #[diagnostic::on_unimplemented(
     message = "a `{T}` is to be put or sent, and this is a `{Self}`",
     label = "neither `{T}` nor `&{T}`",

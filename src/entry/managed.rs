@@ -3,9 +3,9 @@
 //! A client names what is to be called by the offset of an [`Entry`]: a constant that the compiler
 //! made for one function, one type of object, and one type of arguments. What a client sends may be
 //! anything, so an offset is never jumped to. It is accepted only if a whole, aligned constant lies
-//! there in memory of the program that nobody writes to, and if that constant says of itself that it
-//! is an entry; the code is what *it* names. The entry then compares the type of the object with the
-//! one that it is for.
+//! there in memory of the program that nobody writes to, and if that constant says of itself that
+//! it is an entry; the code is what *it* names. The entry then compares the type of the object with
+//! the one that it is for.
 
 use super::call::{assert_captures_nothing, conjure, encode_all};
 use super::panics::catch;
@@ -38,8 +38,8 @@ pub(crate) trait Caller: fmt::Debug {
 
 /// An object that callers can have something of.
 pub(crate) trait Departure: Send + Sync {
-    /// The caller with this number has gone; whether it said so, as a thread does that ends. One that
-    /// is killed does not. Called once for each.
+    /// The caller with this number has gone; whether it said so, as a thread does that ends. One
+    /// that is killed does not. Called once for each.
     fn departed(&self, caller: u64, said_so: bool);
 }
 

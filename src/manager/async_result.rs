@@ -55,8 +55,8 @@ fn taken_before() -> Error {
 proxy_type! {
     /// What a call that was handed to a [`Pool`](super::Pool) of a manager will return.
     ///
-    /// The value can be taken once, by whoever is first. If nobody wants it any more the call goes on
-    /// all the same.
+    /// The value can be taken once, by whoever is first. If nobody wants it any more the call goes
+    /// on all the same.
     ///
     /// ```
     /// let manager = multiproc::Manager::start()?;
@@ -76,8 +76,8 @@ impl<R: Data> AsyncResult<R> {
     /// Waits for the value and takes it.
     ///
     /// # Errors
-    /// What went wrong with the call; [`is_invalid_input`](Error::is_invalid_input) if the value was
-    /// taken before.
+    /// What went wrong with the call; [`is_invalid_input`](Error::is_invalid_input) if the value
+    /// was taken before.
     pub fn get(&self) -> Result<R> {
         self.get_timeout(Duration::MAX)
     }

@@ -370,7 +370,7 @@ impl Link {
     }
 
     /// The outer side of the door.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "hook"))]
     pub(super) fn door(&self) -> &Arc<Object> {
         match &self.route {
             Route::Door(door) => door,

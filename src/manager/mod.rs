@@ -16,8 +16,8 @@
 //! # Where they differ from their namesakes
 //!
 //! Some have the names of types of this crate that are in shared memory. Every method of a proxy is
-//! a call, so it returns a [`Result`](crate::Result), `len` and `is_empty` too, and none of them can
-//! be given to [`wait`](crate::wait()). Beyond that:
+//! a call, so it returns a [`Result`](crate::Result), `len` and `is_empty` too, and none of them
+//! can be given to [`wait`](crate::wait()). Beyond that:
 //!
 //! - Whoever had a lock died: `lock` fails, and other than with [`OwnerDied`](crate::OwnerDied) the
 //!   caller does *not* have it. The next call succeeds.

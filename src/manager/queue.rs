@@ -188,8 +188,9 @@ proxy_type! {
 
 proxy_type! {
     /// A [`Queue`] whose consumers say when they are done with an item, so that
-    /// [`join`](JoinableQueue::join) can wait for all of them: Python's `Manager().JoinableQueue()`.
-    /// [`multiproc::JoinableQueue`](crate::JoinableQueue) is in shared memory.
+    /// [`join`](JoinableQueue::join) can wait for all of them: Python's
+    /// `Manager().JoinableQueue()`. [`multiproc::JoinableQueue`](crate::JoinableQueue) is in shared
+    /// memory.
     ///
     /// An item that a consumer got and had not declared done when it died will not be done by
     /// anybody: it counts no longer, and one `join` tells.
@@ -239,7 +240,8 @@ impl Manager {
     /// Makes a queue for at most `capacity` items at a time.
     ///
     /// # Errors
-    /// As [`Manager::create`], and [`is_invalid_input`](Error::is_invalid_input) for a capacity of 0.
+    /// As [`Manager::create`], and [`is_invalid_input`](Error::is_invalid_input) for a capacity of
+    /// 0.
     pub fn bounded_queue<T: Data + Send + Sync>(&self, capacity: usize) -> Result<Queue<T>> {
         check_capacity(capacity)?;
         let make = |(capacity,): (usize,)| Ok(Line::<T>::new(capacity, false));
@@ -257,7 +259,8 @@ impl Manager {
     /// Makes a joinable queue for at most `capacity` items at a time.
     ///
     /// # Errors
-    /// As [`Manager::create`], and [`is_invalid_input`](Error::is_invalid_input) for a capacity of 0.
+    /// As [`Manager::create`], and [`is_invalid_input`](Error::is_invalid_input) for a capacity of
+    /// 0.
     pub fn bounded_joinable_queue<T: Data + Send + Sync>(
         &self,
         capacity: usize,

@@ -68,7 +68,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().take(32).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// How a remote manager is reached; a part of handles that travel between processes of this program.
+/// How a remote manager is reached; a part of handles that travel between processes of this
+/// program.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Way {
     pub(super) address: Address,

@@ -130,8 +130,8 @@ impl Post {
         }
     }
 
-    /// Throws away all that came. There is no item in the ring, and the caller has both of its locks: so
-    /// what is there is from somebody who died before it had put the item.
+    /// Throws away all that came. There is no item in the ring, and the caller has both of its
+    /// locks: so what is there is from somebody who died before it had put the item.
     pub(crate) fn clear(&self) {
         let mut buffer = Vec::new();
         for _ in 0..THROWN_AWAY {

@@ -33,8 +33,8 @@ pub(crate) trait Receiving {
     /// Copies the bytes of the item, and runs no code of the user's. An error leaves the item where
     /// it is, unless it is one of the large ones, which are copied without the lock.
     fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<()>;
-    /// Fetches what came under this number; false if it is not there any more. All lower numbers are
-    /// needed no longer.
+    /// Fetches what came under this number; false if it is not there any more. All lower numbers
+    /// are needed no longer.
     fn mail(&mut self, number: u64) -> bool;
     /// This item is about to be taken; it was not, if this is called again or nothing comes. An
     /// error leaves it where it is.

@@ -65,8 +65,8 @@ impl Ring {
     /// deadline.
     ///
     /// # Errors
-    /// `OutOfMemory` and its like if there is no memory for it; `InvalidData` if another process has
-    /// damaged the ring.
+    /// `OutOfMemory` and its like if there is no memory for it; `InvalidData` if another process
+    /// has damaged the ring.
     pub(crate) fn put<S: Sending>(
         &self,
         parts: [&[u8]; 2],
@@ -364,8 +364,8 @@ impl Ring {
         if start % size + need > size {
             start = start.checked_next_multiple_of(size)?;
         }
-        // An old look at the head may be from an earlier visit to this generation, of which lines are
-        // left: only what was put since the ring came here can have been freed here.
+        // An old look at the head may be from an earlier visit to this generation, of which lines
+        // are left: only what was put since the ring came here can have been freed here.
         let entered = self.memory.word(layout::ENTERED).load(Ordering::Relaxed);
         let is_here = head.generation == tail.generation
             && head.number.wrapping_sub(entered) & ends::NUMBERS < 1 << 55;

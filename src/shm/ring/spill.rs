@@ -5,9 +5,9 @@
 //! looks for a place, waits, or asks how the ring is.
 //!
 //! The state of a seat is one more than the number of its item, which is known only under the put
-//! lock, and 0 before. It is written after the seat was given to the ring, and before the tail moves
-//! on: so a seat of the ring's without a number, or with one that the tail has not passed, seen by
-//! somebody who has the put lock, was left there by a producer that died in between.
+//! lock, and 0 before. It is written after the seat was given to the ring, and before the tail
+//! moves on: so a seat of the ring's without a number, or with one that the tail has not passed,
+//! seen by somebody who has the put lock, was left there by a producer that died in between.
 
 use super::Room;
 use super::ends::{NUMBERS, Position};

@@ -66,8 +66,8 @@ impl Ring {
         turn.map(|_turn| run()).is_some()
     }
 
-    /// Does something while there is no item, and nobody puts or takes one; not at all if there is, or
-    /// if that is not possible soon.
+    /// Does something while there is no item, and nobody puts or takes one; not at all if there is,
+    /// or if that is not possible soon.
     pub(crate) fn while_empty(&self, run: impl FnOnce()) {
         let now = Deadline::after(Duration::ZERO);
         // Nobody else takes both locks.
