@@ -49,6 +49,7 @@ mod control;
 mod dict;
 mod event;
 mod fallible;
+mod imap;
 mod life;
 mod link;
 mod list;
@@ -78,6 +79,7 @@ pub use dict::Dict;
 pub use event::Event;
 #[doc(hidden)]
 pub use fallible::Fallible;
+pub use imap::Imap;
 pub use life::{Manager, ManagerBuilder};
 pub use list::List;
 pub use lock::{Lock, LockGuard, RLock, RLockGuard};

@@ -211,7 +211,12 @@ impl<S> Proxy<S> {
         self.number
     }
 
-    fn call<A, R: Data>(&self, entry: ManagedEntry, arguments: impl Lent<A>) -> Result<R> {
+    /// Calls an entry of the object.
+    pub(super) fn call<A, R: Data>(
+        &self,
+        entry: ManagedEntry,
+        arguments: impl Lent<A>,
+    ) -> Result<R> {
         self.keep()?;
         call(&self.link, self.number, entry, arguments)
     }
