@@ -26,8 +26,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// object returns. So objects can be of any type and grow as they like, and functions that change
 /// them run one after another without a lock in sight; but a call costs microseconds, where shared
 /// memory costs nanoseconds. Each thread that calls has a channel of its own, and the server a
-/// thread for it: calls of one client do not wait for those of another, unless they want the same
-/// object.
+/// thread for it, as long as it calls now and then: calls of one client do not wait for those of
+/// another, unless they want the same object.
 ///
 /// Handles of a manager, and proxies, are arguments and results like any others; a process that has
 /// one can call, make objects, and send it on. The server ends when the last handle *of the process

@@ -58,6 +58,7 @@ mod lookup;
 mod message;
 mod names;
 mod namespace;
+mod parked;
 mod pool;
 mod proxy;
 mod queue;
