@@ -230,7 +230,8 @@ impl Manager {
     ///
     /// # Errors
     /// [`is_authentication`](Error::is_authentication) if the key is wrong, or the server is not of
-    /// the same build of the same program (methods are named by where they are in it); otherwise as
+    /// the same build of the same program, be it that it has the same types: methods are named by
+    /// where they are in the executable, so both ends run copies of one file; otherwise as
     /// [`ClientBuilder::connect`](crate::connection::ClientBuilder::connect).
     pub fn connect(address: impl Into<Address>, key: impl AsRef<[u8]>) -> Result<Self> {
         let way = Way { address: address.into(), key: key.as_ref().to_vec() };
