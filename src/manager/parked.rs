@@ -18,9 +18,9 @@ pub(super) struct Parked(Mutex<Places>);
 #[derive(Debug, Default)]
 struct Places {
     /// By their numbers, in the poller.
-    silent: HashMap<u64, Session>,
+    silent: HashMap<u64, Box<Session>>,
     /// Those that have something to do, and no thread to do it.
-    late: HashMap<u64, Session>,
+    late: HashMap<u64, Box<Session>>,
 }
 
 impl Parked {
@@ -30,7 +30,11 @@ impl Parked {
 
     /// Parks a session, which the poller watches under its number from now on; whether it is the
     /// only one. It comes back if it has something to do, or the poller can watch no more.
-    pub(super) fn park(&self, session: Session, poller: &Poller) -> Result<bool, Session> {
+    pub(super) fn park(
+        &self,
+        session: Box<Session>,
+        poller: &Poller,
+    ) -> Result<bool, Box<Session>> {
         if !session.channel().arm() {
             return Err(session);
         }
@@ -47,12 +51,12 @@ impl Parked {
     }
 
     /// Keeps a session that has something to do, and no thread to do it.
-    pub(super) fn keep(&self, session: Session) {
+    pub(super) fn keep(&self, session: Box<Session>) {
         self.lock().late.insert(session.number(), session);
     }
 
     /// Takes a session out, if it is parked.
-    pub(super) fn take(&self, number: u64, poller: &Poller) -> Option<Session> {
+    pub(super) fn take(&self, number: u64, poller: &Poller) -> Option<Box<Session>> {
         let mut places = self.lock();
         if let Some(session) = places.late.remove(&number) {
             return Some(session);

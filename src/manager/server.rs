@@ -223,11 +223,11 @@ impl Server {
     }
 
     /// Serves a session on a thread of its own; it comes back if there can be none.
-    fn start(self: &Arc<Self>, session: Session) -> std::result::Result<(), Session> {
+    fn start(self: &Arc<Self>, session: Box<Session>) -> std::result::Result<(), Box<Session>> {
         let server = self.clone();
         let place = Arc::new(Mutex::new(Some(session)));
         let taken = place.clone();
-        let take = |place: &Mutex<Option<Session>>| {
+        let take = |place: &Mutex<Option<Box<Session>>>| {
             place.lock().unwrap_or_else(PoisonError::into_inner).take()
         };
         let thread = std::thread::Builder::new().name("multiproc-serve".to_owned());
@@ -244,7 +244,7 @@ impl Server {
 
     /// A client is silent: its thread here is not needed until it calls again, or goes. The session
     /// comes back if it does so just now.
-    pub(super) fn park(&self, session: Session) -> std::result::Result<(), Session> {
+    pub(super) fn park(&self, session: Box<Session>) -> std::result::Result<(), Box<Session>> {
         if self.parked.park(session, &self.poller)? {
             // From now on there is somebody to look at.
             self.kick.kick();
@@ -253,7 +253,7 @@ impl Server {
     }
 
     /// A parked session has something to do.
-    fn resume(self: &Arc<Self>, session: Session) {
+    fn resume(self: &Arc<Self>, session: Box<Session>) {
         if let Err(session) = self.start(session) {
             self.parked.keep(session);
         }

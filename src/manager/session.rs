@@ -77,11 +77,15 @@ pub(super) struct Session {
 const IDLE: Duration = Duration::from_millis(500);
 
 impl Session {
-    pub(super) fn new(server: &Arc<Server>, channel: Channel, tokens: Option<Arc<Tokens>>) -> Self {
+    pub(super) fn new(
+        server: &Arc<Server>,
+        channel: Channel,
+        tokens: Option<Arc<Tokens>>,
+    ) -> Box<Self> {
         let manager = Arc::new(Control { server: server.clone(), tokens: tokens.clone() });
         let (holders, said_so) = (Mutex::default(), AtomicBool::new(false));
         let client = Client { id: server.number(), channel, tokens, holders, said_so };
-        Self { client, manager, channels: Channels::default() }
+        Box::new(Self { client, manager, channels: Channels::default() })
     }
 
     /// A number that nothing else of this server has.
@@ -96,7 +100,7 @@ impl Session {
 
     /// Serves requests until the client's thread, or its process, is gone, or has been silent for
     /// so long that the session could be parked.
-    pub(super) fn serve(mut self, server: &Arc<Server>) {
+    pub(super) fn serve(mut self: Box<Self>, server: &Arc<Server>) {
         std::mem::take(&mut self.channels).give_to_this_thread();
         while self.listen(server) {
             self.channels = Channels::of_this_thread();
