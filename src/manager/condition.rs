@@ -27,6 +27,26 @@ impl Queue {
     }
 }
 
+impl Waiters {
+    /// Waits in a place of the queue; whether it was notified.
+    fn wait(&self, caller: &dyn Caller, ticket: u64, timeout: Duration) -> bool {
+        let is_notified = |queue: &mut Queue| match queue.waiting.get(&ticket) {
+            Some((_, false)) => None,
+            _ => Some(queue.waiting.remove(&ticket).is_some()),
+        };
+        let late = || {
+            if !caller.is_alive() {
+                // Its place stays: `departed` passes on a notification that it did not hear.
+                return false;
+            }
+            // A notification that comes just now counts.
+            let place = self.0.change(|queue| queue.waiting.remove(&ticket));
+            place.is_some_and(|(_, notified)| notified)
+        };
+        self.0.wait(caller, timeout, is_notified).unwrap_or_else(late)
+    }
+}
+
 impl Departure for Waiters {
     fn departed(&self, caller: u64, _: bool) {
         self.0.change(|queue| {
@@ -131,14 +151,7 @@ impl Condition {
         let ticket: u64 = self.0.raw(line_up, ())?;
         let lock = guard.give_back()?;
         let wait = |waiters: &Arc<Waiters>, caller: &dyn Caller, (ticket, timeout)| {
-            let is_notified = |queue: &mut Queue| match queue.waiting.get(&ticket) {
-                Some((_, false)) => None,
-                _ => Some(queue.waiting.remove(&ticket).is_some()),
-            };
-            let notified = waiters.0.wait(caller, timeout, is_notified);
-            // A notification that comes just now counts.
-            let late = || waiters.0.change(|queue| queue.waiting.remove(&ticket));
-            Ok(notified.unwrap_or_else(|| late().is_some_and(|(_, notified)| notified)))
+            Ok(waiters.wait(caller, ticket, timeout))
         };
         let notified: bool = self.0.raw(wait, (&ticket, &timeout))?;
         Ok((G::again(lock)?, notified))
@@ -192,5 +205,23 @@ impl Condition {
     /// Notifies all who wait.
     pub fn notify_all(&self) -> Result<()> {
         self.notify(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::waiting::tests::Gone;
+    use super::*;
+
+    #[test]
+    fn a_notification_that_the_dead_did_not_hear_goes_to_the_next() {
+        let waiters = Waiters::default();
+        let asleep = BTreeMap::from([(1, (10, false)), (2, (20, false))]);
+        waiters.0.change(|queue| queue.waiting = asleep);
+        waiters.0.change(|queue| queue.notify(1));
+        assert!(!waiters.wait(&Gone(10), 1, Duration::MAX), "nobody hears it");
+        waiters.departed(10, false);
+        let left = waiters.0.look(|queue| queue.waiting.clone());
+        assert_eq!(left, BTreeMap::from([(2, (20, true))]));
     }
 }
