@@ -126,6 +126,8 @@ pub(crate) trait Receiving {
     fn taking(&mut self, _item: Next) -> io::Result<()> {
         Ok(())
     }
+    /// The item that was taken was not there yet when it was asked for.
+    fn waited(&mut self) {}
     /// Asked before each sleep: whether there is nobody to wait for.
     fn is_over(&mut self) -> bool {
         false
@@ -141,22 +143,6 @@ pub(crate) struct Next {
     pub(crate) len: u64,
 }
 
-/// How far the consumers were.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Progress(u64);
-
-impl Progress {
-    /// Whether the producers are to look whether anybody is there.
-    pub(crate) fn tells(self) -> bool {
-        self.0 & POLLED != 0
-    }
-
-    /// A word for comparison; never all ones.
-    pub(crate) fn word(self) -> u64 {
-        ends::position_of(self.0)
-    }
-}
-
 /// What happened to a ring so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -168,7 +154,7 @@ pub(crate) struct Counts {
     pub(crate) deaths: u64,
 }
 
-type Words = [AtomicU64; layout::LOST / 8];
+type Words = [AtomicU64; layout::TOLD / 8 + 1];
 
 /// One of the locks is held.
 struct Turn<'a> {
@@ -653,6 +639,9 @@ impl Ring {
                 return Ok(Got::Empty);
             };
             if self.take(turn, receiving)? {
+                if wait.is_some() {
+                    receiving.waited();
+                }
                 return Ok(Got::Item);
             }
             if deadline.passed() && self.is_empty() {
@@ -938,16 +927,24 @@ impl Ring {
         turn.map(|_turn| run()).is_some()
     }
 
-    /// How far the consumers are: another one whenever they have taken something.
-    #[inline]
-    pub(crate) fn progress(&self) -> Progress {
+    /// How far the consumers are: another number whenever they have taken something, and never all
+    /// ones. Asking often costs them time.
+    pub(crate) fn progress(&self) -> u64 {
         // Relaxed: it is only compared.
-        Progress(self.head().load(Ordering::Relaxed))
+        ends::position_of(self.head().load(Ordering::Relaxed))
     }
 
     /// Producers are to look whether anybody is there, when they next put an item.
     pub(crate) fn tell_producers(&self) {
-        ends::mark(self.head(), POLLED);
+        // Release: who finds it so finds what the caller did before.
+        self.words()[layout::TOLD / 8].fetch_add(1, Ordering::Release);
+    }
+
+    /// How often producers were told to look.
+    #[inline]
+    pub(crate) fn told(&self) -> u64 {
+        // Acquire: see above.
+        self.words()[layout::TOLD / 8].load(Ordering::Acquire)
     }
 
     /// Whoever puts the next item is to ring the bell.
