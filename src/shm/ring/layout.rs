@@ -33,8 +33,12 @@ pub(super) const TOLD: usize = LOST + 128;
 pub(super) const SEATS_AT: usize = 1024;
 /// The words from here to the end of the header belong to those who use the ring.
 pub(crate) const SPARE: usize = 20 * 1024;
-const _: () =
-    assert!(LOST_IN_COPY < TOLD && TOLD + 128 <= SEATS_AT && SEATS_AT + TABLE <= SPARE && SPARE + TABLE < HEADER);
+const _: () = assert!(
+    LOST_IN_COPY < TOLD
+        && TOLD + 128 <= SEATS_AT
+        && SEATS_AT + TABLE <= SPARE
+        && SPARE + TABLE < HEADER
+);
 
 /// The bytes of a line, which describes one item.
 pub(super) const LINE: usize = 64;
