@@ -1,6 +1,6 @@
-//! Three stages in processes of their own, joined by queues: read, square, add up. Bounded queues keep
-//! a fast stage from running far ahead of a slow one; each stage closes its output when its input has
-//! ended, so the end runs through the pipeline by itself.
+//! Three stages in processes of their own, joined by queues: read, square, add up. Bounded queues
+//! keep a fast stage from running far ahead of a slow one; each stage closes its output when its
+//! input has ended, so the end runs through the pipeline by itself.
 //!
 //! `cargo run --example pipeline`
 

@@ -1,10 +1,11 @@
 //! Two programs, or rather two runs of one, that share objects over TCP.
 //!
-//! `cargo run --example remote_manager` starts both. On their own:
+//! `cargo run --example remote_manager` starts both. On their own, for two that work; the server
+//! prints the address that they need:
 //!
 //! ```text
 //! MANAGER_KEY=… remote_manager serve 127.0.0.1:7000 2
-//! MANAGER_KEY=… remote_manager work 127.0.0.1:7000
+//! MANAGER_KEY=… remote_manager work tcp:127.0.0.1:7000
 //! ```
 
 use multiproc::connection::Address;
@@ -13,8 +14,8 @@ use multiproc::{Manager, Result};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-/// The program that has the objects: it hands out jobs and waits until they are done, and all workers
-/// have seen that there are no more.
+/// The program that has the objects: it hands out jobs and waits until they are done, and all
+/// workers have seen that there are no more.
 fn serve(address: Address, key: &str, workers: usize) -> Result<()> {
     let manager = Manager::bind(address, key)?;
     let (jobs, results) = (manager.joinable_queue::<u64>()?, manager.list::<(u64, u64)>()?);

@@ -170,8 +170,8 @@ impl Error {
         matches!(self.0.kind, Kind::Panicked(_))
     }
 
-    /// Whether the pool was closed or terminated, the queue was closed or shut down, or the reading
-    /// end of the pipe is gone.
+    /// Whether the pool was closed or terminated, the queue was closed or shut down, or nobody is
+    /// left to read what was to be sent through a pipe or a connection.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         matches!(self.0.kind, Kind::Closed)

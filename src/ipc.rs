@@ -78,11 +78,11 @@
 //! # What cannot be done
 //!
 //! - A part of another value without an [`Ipc`] around it. That crate keeps what it has encoded in
-//!   a list of its own, which cannot be read or matched with the value from outside; a list of places
-//!   that comes from another process cannot be checked either. With tuples, `Option`, `Result`, `Vec`
-//!   and other types of the standard library it is an error that
-//!   [`is_encode`](crate::Error::is_encode). With types of your own it is not noticed, since no type
-//!   tells what is in it: that crate then panics where the value is decoded.
+//!   a list of its own, which cannot be read or matched with the value from outside; a list of
+//!   places that comes from another process cannot be checked either. With tuples, `Option`,
+//!   `Result`, `Vec` and other types of the standard library it is an error that
+//!   [`is_encode`](crate::Error::is_encode). With types of your own it is not noticed, since no
+//!   type tells what is in it: that crate then panics where the value is decoded.
 //! - `IpcOneShotServer` and `IpcReceiverSet`: they cannot travel in that crate either.
 //! - Types of a version of that crate other than 0.23: an error, if it is noticed as above.
 //! - Memory that cannot shrink: that crate does not seal its memory, so a process that has some can

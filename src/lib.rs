@@ -29,7 +29,7 @@ pub use channel::{
     Items, JoinableQueue, LifoQueue, Messages, Pipe, PipeEnd, PipeReceiver, PipeSender,
     PriorityQueue, Queue, QueueStats, Shutdown, SimpleQueue, Source, Wait, wait,
 };
-pub use codec::{Arguments, Data};
+pub use codec::{Arguments, Data, Given};
 pub use entry::{Fallible, Function, TaskInfo, init, tasks};
 pub use error::{Error, Execution, PanicInfo, Result};
 pub use exit_status::ExitStatus;

@@ -9,7 +9,9 @@ use std::fmt;
 /// takes the lock; when that guard is dropped the lock is as good as new.
 ///
 /// `?` turns it into an [`Error`] for which [`is_owner_died`](Error::is_owner_died) is true; the
-/// guard is dropped then.
+/// guard is dropped then. In a function that returns a `Box<dyn Error>` that has to be said, or the
+/// guard, which borrows the lock, would be what is returned:
+/// `lock().map_err(multiproc::Error::from)?`.
 ///
 /// ```
 /// use multiproc::{Mutex, Process};

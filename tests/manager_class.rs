@@ -62,6 +62,20 @@ impl Bank {
         Self::new(c, 1)
     }
 
+    /// Arguments may have the names that the proxy has use for.
+    pub fn named(manager: u32, object: u64) -> Self {
+        Self::new(manager, object)
+    }
+
+    pub fn give(&mut self, object: u32, manager: u64) -> Option<u64> {
+        self.accounts.insert(object, manager)
+    }
+
+    #[cfg(any())]
+    pub fn not_here(&self, what: NotHere) -> NotHere {
+        what
+    }
+
     fn count(&self) -> u32 {
         self.transfers.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -119,6 +133,8 @@ fn constructors_have_any_name_and_arguments_that_are_proxies() {
     bank.transfer(0, 1, 3).unwrap().unwrap();
     assert_eq!(journal.snapshot().unwrap(), ["0 to 1: 3"]);
     assert_eq!(BankProxy::unpaired(&manager, (1, 2), 3).unwrap().total().unwrap(), 6);
+    let named = BankProxy::named(&manager, 2, 4).unwrap();
+    assert_eq!(named.give(1, 9).unwrap(), Some(4));
     assert_eq!(Remote::new(&manager).unwrap().get().unwrap(), 7);
 }
 

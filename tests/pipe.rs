@@ -292,6 +292,48 @@ fn the_last_message_of_a_side_that_did_not_listen_comes_with_its_objects() {
     assert!(near.recv().expect_err("the end").is_end_of_file());
 }
 
+/// A message that uses its own pipe while it is encoded, and while it is decoded, if it is even;
+/// one of 7 panics instead of being encoded.
+#[derive(Debug, PartialEq)]
+struct Odd(u32);
+
+fn own_pipe() -> &'static (PipeSender<Odd>, PipeReceiver<Odd>) {
+    static PIPE: std::sync::OnceLock<(PipeSender<Odd>, PipeReceiver<Odd>)> =
+        std::sync::OnceLock::new();
+    PIPE.get_or_init(|| Pipe::one_way().expect("pipe"))
+}
+
+impl Serialize for Odd {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        assert!(self.0 != 7, "it does not want to");
+        if self.0.is_multiple_of(2) {
+            own_pipe().0.send(Odd(self.0 + 1)).expect("send");
+        }
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Odd {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(deserializer)?;
+        if number.is_multiple_of(2) {
+            assert_eq!(own_pipe().1.recv().expect("recv"), Odd(99));
+        }
+        Ok(Self(number))
+    }
+}
+
+#[test]
+fn a_message_may_use_its_own_pipe_while_it_is_encoded_and_decoded() {
+    let (sender, receiver) = own_pipe();
+    sender.send(Odd(2)).expect("send");
+    sender.send(Odd(99)).expect("send");
+    assert!(std::panic::catch_unwind(|| sender.send(Odd(7))).is_err());
+    assert_eq!(in_time(|| receiver.recv()).expect("what was sent meanwhile"), Odd(3));
+    assert_eq!(in_time(|| receiver.recv()).expect("itself"), Odd(2));
+    assert_eq!(receiver.try_recv().expect("open"), None);
+}
+
 fn nothing(end: PipeEnd<u8>) {
     drop(end);
 }

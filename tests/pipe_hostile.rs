@@ -1,26 +1,22 @@
 //! Peers that write random words all over a pipe, or garbage into its socket: the others may get
-//! wrong messages, or errors, but what they call with a timeout returns, nobody panics, and nobody is
-//! led outside of the memory.
+//! wrong messages, or errors, but what they call with a timeout returns, nobody panics, and nobody
+//! is led outside of the memory.
 
 mod common;
 
 use common::scribble::under_fire;
+use common::sockets::{send, sockets};
 use common::sync::in_time;
 use common::watchdog;
 use multiproc::{Mutex, Pipe, PipeReceiver, PipeSender, wait};
-use std::collections::BTreeSet;
-use std::sync::Mutex as Turn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const SHORT: Duration = Duration::from_millis(2);
 
-/// Descriptors are told by their numbers, which belong to the process.
-static DESCRIPTORS: Turn<()> = Turn::new(());
-
 #[test]
 fn random_words_in_the_memory_of_a_pipe_hurt_nobody() {
-    let _turn = DESCRIPTORS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _turn = common::sockets::turn();
     let ends: (PipeSender<Vec<u8>>, PipeReceiver<Vec<u8>>) = Pipe::one_way().unwrap();
     under_fire(&ends, "multiproc-pipe", |(sender, receiver)| {
         for len in [3, 50, 3000, 200_000] {
@@ -39,25 +35,6 @@ fn random_words_in_the_memory_of_a_pipe_hurt_nobody() {
     });
 }
 
-/// The sockets of this process.
-fn sockets() -> BTreeSet<i32> {
-    let listed = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
-    let is_socket = |path: &std::path::Path| {
-        std::fs::read_link(path).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
-    };
-    let number = |entry: std::fs::DirEntry| {
-        is_socket(&entry.path()).then(|| entry.file_name().to_str()?.parse().ok()).flatten()
-    };
-    listed.filter_map(number).collect()
-}
-
-fn send(socket: i32, bytes: &[u8]) -> bool {
-    // SAFETY: the kernel reads the bytes, which live.
-    let sent =
-        unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
-    sent >= 0
-}
-
 /// What is no mail, one that is too old, one with numbers and no descriptors.
 const GARBAGE: [&[u8]; 5] =
     [&[0], &[9; 100], &[1, 0, 0], &[1, 0, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 0, 0, 0, 0, 0, 0, 5, 5]];
@@ -65,7 +42,7 @@ const GARBAGE: [&[u8]; 5] =
 #[test]
 fn garbage_in_the_socket_of_a_pipe_is_passed_over() {
     watchdog();
-    let _turn = DESCRIPTORS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _turn = common::sockets::turn();
     let before = sockets();
     let (sender, receiver) = Pipe::<Mutex<u32>>::one_way().unwrap();
     let both: Vec<i32> = sockets().difference(&before).copied().collect();
@@ -83,6 +60,10 @@ fn garbage_in_the_socket_of_a_pipe_is_passed_over() {
     assert!(both.iter().all(|&socket| send(socket, &[1, 255, 255, 255, 255, 255, 255, 255, 127])));
     sender.send(Mutex::new(7).unwrap()).unwrap();
     assert!(in_time(|| receiver.recv_timeout(SHORT)).is_err());
+    // Until somebody waits, and finds that it is of nothing that is there.
+    assert!(wait(&[&receiver], Some(SHORT)).unwrap().is_empty());
+    sender.send(Mutex::new(8).unwrap()).unwrap();
+    assert_eq!(*receiver.recv().unwrap().lock().unwrap(), 8);
     drop(sender);
     assert!(in_time(|| receiver.recv()).unwrap_err().is_end_of_file());
 }
@@ -90,7 +71,7 @@ fn garbage_in_the_socket_of_a_pipe_is_passed_over() {
 #[test]
 fn a_flood_in_the_socket_of_a_pipe_keeps_nobody() {
     watchdog();
-    let _turn = DESCRIPTORS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _turn = common::sockets::turn();
     let before = sockets();
     let (sender, receiver) = Pipe::<Mutex<u32>>::one_way().unwrap();
     let both: Vec<i32> = sockets().difference(&before).copied().collect();

@@ -1,5 +1,5 @@
-//! A process is killed in the middle of a call on a pipe, at one instruction after the other: the other
-//! side gets whole messages, each once, and then hears of the end.
+//! A process is killed in the middle of a call on a pipe, at one instruction after the other: the
+//! other side gets whole messages, each once, and then hears of the end.
 
 mod common;
 

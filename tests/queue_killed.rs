@@ -1,5 +1,5 @@
-//! Producers and consumers are killed at random instructions: nobody hangs, nothing is torn or comes
-//! twice, and the counters tell what became of each item.
+//! Producers and consumers are killed at random instructions: nobody hangs, nothing is torn or
+//! comes twice, and the counters tell what became of each item.
 
 mod common;
 
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 /// How long each kind of queue is under fire.
 const FIRE: Duration = Duration::from_secs(6);
 
-/// The first bytes are a number that comes once; the others are of one value: those of another item, or
-/// none yet, would show.
+/// The first bytes are a number that comes once; the others are of one value: those of another
+/// item, or none yet, would show.
 type Item = Vec<u8>;
 
 /// Lengths that fit a line, the ring, a place of their own; seldom some mebibytes.

@@ -1,6 +1,6 @@
-//! A process is killed in the middle of a call on a queue, at one instruction after the other: it is
-//! traced, goes step by step, and gets no further. Others go on as if it had made its call or had
-//! not.
+//! A process is killed in the middle of a call on a queue, at one instruction after the other: it
+//! is traced, goes step by step, and gets no further. Others go on as if it had made its call or
+//! had not.
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! `#[managed]`.
 
-use proc_macro2::{Group, Ident, TokenStream, TokenTree};
+use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{
@@ -165,6 +165,9 @@ fn method(
         }
     };
     let receiver = receiver(function, &output, class)?;
+    // A method that is not there has types that may not be there.
+    let conditions: Vec<&Attribute> =
+        function.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).collect();
     let (mut names, mut types) = (Vec::new(), Vec::new());
     for argument in &signature.inputs {
         let FnArg::Typed(argument) = argument else { continue };
@@ -178,7 +181,7 @@ fn method(
             _ => format_ident!("argument_{}", names.len()),
         });
         let ty = replace_self(argument.ty.to_token_stream(), class);
-        travelling.push(quote_spanned!(argument.ty.span()=> travels::<#ty>();));
+        travelling.push(quote_spanned!(argument.ty.span()=> #(#conditions)* travels::<#ty>();));
         types.push(ty);
     }
     if names.len() > 12 {
@@ -193,21 +196,23 @@ fn method(
     let head = quote!(#told #(#kept)*);
     let pattern = quote!((#(#names,)*): (#(#types,)*));
     let (call, arguments) = (quote!(#class::#name), quote!((#(#names,)*)));
+    // Names that no argument of the user's is confused with.
+    let [manager, object] = ["manager", "object"].map(|name| Ident::new(name, Span::mixed_site()));
     if let Receiver::Constructor = receiver {
         return Ok(quote! {
             #head
             pub fn #name(
-                manager: &::multiproc::Manager
+                #manager: &::multiproc::Manager
                 #(, #names: #types)*
             ) -> ::multiproc::Result<Self> {
-                manager.create(|#pattern| #call(#(#names),*), #arguments).map(Self)
+                #manager.create(|#pattern| #call(#(#names),*), #arguments).map(Self)
             }
         });
     }
     if let ReturnType::Type(_, ty) = &signature.output {
-        travelling.push(quote_spanned!(ty.span()=> travels::<#output>();));
+        travelling.push(quote_spanned!(ty.span()=> #(#conditions)* travels::<#output>();));
     }
-    let (with, object) = match receiver {
+    let (with, reference) = match receiver {
         Receiver::Shared => (quote!(with), quote!(&#class)),
         _ => (quote!(with_mut), quote!(&mut #class)),
     };
@@ -215,7 +220,7 @@ fn method(
         #head
         pub fn #name(&self #(, #names: #types)*) -> ::multiproc::Result<#output> {
             self.0.#with(
-                |object: #object, #pattern| -> #output { #call(object #(, #names)*) },
+                |#object: #reference, #pattern| -> #output { #call(#object #(, #names)*) },
                 #arguments,
             )
         }

@@ -19,8 +19,8 @@ thread_local! {
 /// Larger memory than this is not kept.
 const KEPT: usize = 1 << 20;
 
-/// Encodes an item, on the caller's thread, before anything is locked or taken; then runs `put` with
-/// the bytes, in two parts, and the objects that the item names.
+/// Encodes an item, on the caller's thread, before anything is locked or taken; then runs `put`
+/// with the bytes, in two parts, and the objects that the item names.
 #[inline]
 pub(super) fn encoded<T: Data, R>(
     item: &T,

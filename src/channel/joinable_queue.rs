@@ -111,8 +111,8 @@ impl<T: Data> JoinableQueue<T> {
         }
     }
 
-    /// Waits until all items that were put have been taken, and are done or lost. At once if nothing
-    /// was put.
+    /// Waits until all items that were put have been taken, and are done or lost. At once if
+    /// nothing was put.
     pub fn join(&self) {
         while !self.0.join_until(Deadline::NEVER) {}
     }

@@ -4,14 +4,14 @@ use crate::shm::memory::Kind;
 use crate::{Data, Result};
 use std::cmp::Ordering;
 
-/// A queue whose latest item is taken first, between processes: a stack, Python's `queue.LifoQueue`,
-/// which its `multiprocessing` lacks.
+/// A queue whose latest item is taken first, between processes: a stack, Python's
+/// `queue.LifoQueue`, which its `multiprocessing` lacks.
 ///
 /// It is one lock around a list in shared memory. A process that is killed in the middle of a put
 /// or a get has done it or not: the next one undoes what is half done, and nothing is lost. Items
 /// may have any size; the lock is held while an item's bytes are copied. Items may name shared
-/// objects (locks, queues and so on); the kernel limits their number: while some two hundred such items
-/// are inside, one more has to wait.
+/// objects (locks, queues and so on); the kernel limits their number: while some two hundred such
+/// items are inside, one more has to wait.
 ///
 /// ```
 /// use multiproc::{LifoQueue, Process};

@@ -7,8 +7,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// How a queue ends, for [`shutdown`](crate::PriorityQueue::shutdown): Python's
-/// `Queue.shutdown(immediate=...)`.
+/// How a queue ends, for [`shutdown`](crate::PriorityQueue::shutdown): the `immediate` of Python's
+/// `queue.Queue.shutdown`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shutdown {
     /// Nothing is put any more; what is in the queue can still be taken.
@@ -159,8 +159,8 @@ macro_rules! verbs {
             /// [`is_encode`](crate::Error::is_encode) if the item cannot be encoded, and
             /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no shared memory
             /// for it: then it was not put.
-            pub fn put(&self, item: impl std::borrow::Borrow<$t>) -> crate::Result<()> {
-                let (line, item) = (&self.0, item.borrow());
+            pub fn put(&self, item: impl crate::Given<$t>) -> crate::Result<()> {
+                let (line, item) = (&self.0, crate::Given::given(&item));
                 // Without a deadline only a hostile peer could end the wait.
                 while !line.put_until(item, crate::sys::clock::Deadline::NEVER)? {}
                 Ok(())
@@ -173,8 +173,8 @@ macro_rules! verbs {
             ///
             /// # Errors
             /// As [`put`](Self::put).
-            pub fn try_put(&self, item: impl std::borrow::Borrow<$t>) -> crate::Result<bool> {
-                self.0.put_until(item.borrow(), line::now())
+            pub fn try_put(&self, item: impl crate::Given<$t>) -> crate::Result<bool> {
+                self.0.put_until(crate::Given::given(&item), line::now())
             }
 
             /// Puts an item; waits while the queue is full, for `timeout` at most. Zero means try,
@@ -185,10 +185,10 @@ macro_rules! verbs {
             /// [`put`](Self::put).
             pub fn put_timeout(
                 &self,
-                item: impl std::borrow::Borrow<$t>,
+                item: impl crate::Given<$t>,
                 timeout: std::time::Duration,
             ) -> crate::Result<()> {
-                match self.0.put_until(item.borrow(), line::after(timeout))? {
+                match self.0.put_until(crate::Given::given(&item), line::after(timeout))? {
                     true => Ok(()),
                     false => Err(line::timeout("room in the queue", timeout)),
                 }
@@ -260,8 +260,8 @@ macro_rules! verbs {
                 self.0.shut(crate::Shutdown::Draining);
             }
 
-            /// Ends the queue in all processes: as [`close`](Self::close), or at once, with all that
-            /// is inside. Whoever waits is woken.
+            /// Ends the queue in all processes: as [`close`](Self::close), or at once, with all
+            /// that is inside. Whoever waits is woken.
             ///
             /// A queue that was closed can be shut down at once later, not the other way round.
             pub fn shutdown(&self, how: crate::Shutdown) {

@@ -8,17 +8,17 @@ use std::cmp::Ordering;
 /// which its `multiprocessing` lacks.
 ///
 /// Items are compared by their [`Ord`]; of equal ones the eldest is first. For the largest first
-/// put [`std::cmp::Reverse`]. Putting decodes and compares about as many of the items that are there
-/// as the queue's length has binary digits, or half as many again, outside of any lock: if the
-/// comparison panics, blocks, or uses the queue itself, nobody else notices. Getting compares
+/// put [`std::cmp::Reverse`]. Putting decodes and compares about as many of the items that are
+/// there as the queue's length has binary digits, or half as many again, outside of any lock: if
+/// the comparison panics, blocks, or uses the queue itself, nobody else notices. Getting compares
 /// nothing. As whole items are decoded to be compared, large ones are better kept elsewhere (in a
 /// [`SharedVec`](crate::SharedVec), say, which an item may name).
 ///
 /// It is one lock around a tree in shared memory. A process that is killed in the middle of a put
 /// or a get has done it or not: the next one undoes what is half done, and nothing is lost. Items
 /// may have any size; the lock is held while an item's bytes are copied. Items may name shared
-/// objects (locks, queues and so on); the kernel limits their number: while some two hundred such items
-/// are inside, one more has to wait.
+/// objects (locks, queues and so on); the kernel limits their number: while some two hundred such
+/// items are inside, one more has to wait.
 ///
 /// An item that its process cannot decode counts as the smallest: whoever takes it gets the error.
 ///

@@ -16,8 +16,8 @@ const KIND: Kind = Kind::new("multiproc-queue");
 /// that puts it, and a process that exits, or is killed, has either put its item or has not.
 /// What one thread puts comes out in that order.
 ///
-/// A process that is killed at any instruction blocks nobody, and loses nothing that others have put
-/// or will take: at most the item that it was taking, if that is larger than 128 KiB, or names
+/// A process that is killed at any instruction blocks nobody, and loses nothing that others have
+/// put or will take: at most the item that it was taking, if that is larger than 128 KiB, or names
 /// shared objects; [`stats`](Queue::stats) counts it. Items have up to 8 GiB.
 ///
 /// | | |
@@ -26,8 +26,8 @@ const KIND: Kind = Kind::new("multiproc-queue");
 /// | [`new`](Queue::new) | as many items as there is memory for; the memory goes back when the queue is empty |
 ///
 /// Items may name shared objects: locks, vectors, other queues, also this one. Their descriptors
-/// travel through a socket, of which the kernel limits the length: while some hundred such items are
-/// inside the queue counts as full.
+/// travel through a socket, of which the kernel limits the length: while some hundred such items
+/// are inside the queue counts as full.
 ///
 /// Clones, handles that came as arguments or inside of other items, and copies in forked children
 /// are all the same queue. It is as durable as they are: when the last one goes, in whichever

@@ -1,5 +1,5 @@
-//! A ring of items as a queue, with a socket beside it for the objects that items name: encoding and
-//! decoding, outside of the ring's locks.
+//! A ring of items as a queue, with a socket beside it for the objects that items name: encoding
+//! and decoding, outside of the ring's locks.
 
 use super::item::{self, Arrived, Copied};
 use super::line::{self, Line, NO_GET, NO_PUT, QueueStats, Shutdown};

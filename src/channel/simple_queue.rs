@@ -1,9 +1,9 @@
 use super::Queue;
+use crate::Given;
 use crate::shm::ring::Ring;
 use crate::wire::post::Post;
 use crate::{Data, Result};
 use serde::{Deserialize, Serialize};
-use std::borrow::Borrow;
 use std::fmt;
 
 /// A queue with four verbs: Python's `multiprocessing.SimpleQueue`. It is a [`Queue`] without a
@@ -42,7 +42,7 @@ impl<T: Data> SimpleQueue<T> {
     ///
     /// # Errors
     /// As [`Queue::put`].
-    pub fn put(&self, item: impl Borrow<T>) -> Result<()> {
+    pub fn put(&self, item: impl Given<T>) -> Result<()> {
         self.0.put(item)
     }
 

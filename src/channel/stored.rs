@@ -1,5 +1,5 @@
-//! A store of items as a queue, with lockers for the objects that items name: encoding, comparing and
-//! waiting, all outside of the store's lock.
+//! A store of items as a queue, with lockers for the objects that items name: encoding, comparing
+//! and waiting, all outside of the store's lock.
 
 use super::item;
 use super::line::{self, Line, NO_GET, NO_PUT, QueueStats, Shutdown};
@@ -147,8 +147,8 @@ impl<T: Data, D: Discipline<T>> Stored<T, D> {
     }
 }
 
-/// How `new` compares to an item of the store. One that cannot be decoded comes before all others, so
-/// that somebody takes it soon, and hears of it.
+/// How `new` compares to an item of the store. One that cannot be decoded comes before all others,
+/// so that somebody takes it soon, and hears of it.
 fn compare<T: Data>(
     new: &T,
     other: store::Item<Received>,

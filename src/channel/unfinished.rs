@@ -1,10 +1,10 @@
 //! Which items were taken and are not done yet, in the hands of which process.
 //!
-//! Each process that takes items has a seat (`shm/seats.rs`), whose state says how many it has taken
-//! and not done, and the number of the last one. The state is raised *before* the head of the ring
-//! moves over the item: so an item is always in the queue, or in somebody's hands, or done, and may
-//! for a moment be in the first two. What a dead process had is taken off by whoever waits, and
-//! counted; the number tells whether its last item was taken at all.
+//! Each process that takes items has a seat (`shm/seats.rs`), whose state says how many it has
+//! taken and not done, and the number of the last one. The state is raised *before* the head of the
+//! ring moves over the item: so an item is always in the queue, or in somebody's hands, or done,
+//! and may for a moment be in the first two. What a dead process had is taken off by whoever waits,
+//! and counted; the number tells whether its last item was taken at all.
 //!
 //! Everything is done when the queue is empty and no seat has any, *at the same time*. Who asks
 //! reads the head and the tail, then the seats, then the tail again. If nothing was in the queue,
@@ -114,10 +114,10 @@ impl<T: Table> Account<'_, T> {
         }
     }
 
-    /// Takes off what dead processes had, as far as it looks; how many items. `head` tells the number
-    /// of the next item to be taken.
-    /// Whoever settles takes the seat first, as `me`, which is a thread and no process that takes items:
-    /// so nobody else comes to sit there before its state has been read.
+    /// Takes off what dead processes had, as far as it looks; how many items. `head` tells the
+    /// number of the next item to be taken. Whoever settles takes the seat first, as `me`, which is
+    /// a thread and no process that takes items: so nobody else comes to sit there before its state
+    /// has been read.
     pub(super) fn settle(
         &self,
         look: Look,
@@ -143,8 +143,8 @@ impl<T: Table> Account<'_, T> {
         lost
     }
 
-    /// Whether all is done; `ends` tells the numbers of the next item to be taken and of the next to
-    /// be put, in this order.
+    /// Whether all is done; `ends` tells the numbers of the next item to be taken and of the next
+    /// to be put, in this order.
     fn is_settled(&self, ends: impl Fn() -> (u64, u64)) -> bool {
         let (head, tail) = ends();
         head == tail && self.in_hands() == 0 && ends().1 == tail

@@ -14,7 +14,9 @@ use std::time::Duration;
 
 /// What [`wait`] can wait for. There is nothing to implement: queues, the reading ends of pipes,
 /// connections, the results of a pool, processes (ready when they have ended), and whatever has a
-/// file descriptor, [`AsFd`], which is ready when it is readable or hung up.
+/// file descriptor, [`AsFd`], which is ready when it is readable or hung up. Not the objects of a
+/// [`Manager`](crate::Manager), nor a [`Listener`](crate::connection::Listener): give these a
+/// thread.
 pub trait Wait {
     /// How to learn that it is ready.
     #[doc(hidden)]
@@ -47,8 +49,8 @@ pub(crate) trait Ready: std::fmt::Debug {
 /// once. Python's `multiprocessing.connection.wait`.
 ///
 /// Ready means that the next `get` or `recv` does not wait, be it for an item, for the end of
-/// file, or for the news that the queue is closed, unless somebody else is quicker. Sleeping costs no
-/// processor time but for a look every 64 ms, or more often for a [`PriorityQueue`] or a
+/// file, or for the news that the queue is closed, unless somebody else is quicker. Sleeping costs
+/// no processor time but for a look every 64 ms, or more often for a [`PriorityQueue`] or a
 /// [`LifoQueue`], which have no bell.
 ///
 /// ```
@@ -151,7 +153,12 @@ fn sleep(sources: &[How<'_>], deadline: Deadline) -> Result<()> {
         }
     }
     if only_noise {
-        // A mail of somebody who died before it had put the item: it stays until the next one comes.
+        // A mail of somebody who died before it had put the item, or of somebody who is about to.
+        for source in sources {
+            if let How::Ring(ring, post) = source {
+                ring.while_empty(|| post.clear());
+            }
+        }
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())

@@ -73,8 +73,8 @@ pub(super) fn len<T: 'static>(value: &T) -> Option<usize> {
     None
 }
 
-/// The encoding of a bulk value in two parts, without a copy of the second: `None` if `T` is no bulk
-/// type.
+/// The encoding of a bulk value in two parts, without a copy of the second: `None` if `T` is no
+/// bulk type.
 #[inline]
 pub(crate) fn parts<T: 'static>(value: &T) -> Option<(Header, &[u8])> {
     for_each_number!(N => {
@@ -136,7 +136,8 @@ fn take_vec<N: Pod>(reader: &mut Reader<'_>) -> Option<Vec<N>> {
 }
 
 /// Decodes a bulk value out of bytes that can only be copied, straight to where it will be: `None`
-/// if `T` is no bulk type, else the value if the bytes are those of one. Runs no code of the user's.
+/// if `T` is no bulk type, else the value if the bytes are those of one. Runs no code of the
+/// user's.
 #[inline]
 pub(crate) fn take_copied<T: 'static>(source: &impl CopyOut) -> Option<io::Result<Option<T>>> {
     let mut value: Option<T> = None;

@@ -7,6 +7,7 @@
 
 mod arguments;
 mod bulk;
+mod given;
 pub(crate) mod items;
 mod sink;
 mod value;
@@ -15,6 +16,7 @@ pub use arguments::Arguments;
 pub(crate) use arguments::encode_arguments;
 pub(crate) use arguments::sealed::Encode;
 pub(crate) use bulk::{parts as bulk_parts, take_copied as bulk_copied};
+pub use given::Given;
 pub use sink::Reader;
 pub use value::Data;
 pub(crate) use value::{

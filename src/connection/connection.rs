@@ -1,6 +1,7 @@
 use super::Address;
 use super::frame::{Frame, Kind as FrameKind};
 use super::framed::{Framed, Outgoing};
+use crate::Given;
 use crate::codec::{self, NotDecoded, NotEncoded, Reader, decode_value, encode_value, may_carry};
 use crate::error::Kind;
 use crate::shm::object::Object;
@@ -11,7 +12,6 @@ use crate::wire::travel::Handle;
 use crate::{Data, Error, Execution, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::any::type_name;
-use std::borrow::Borrow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -258,8 +258,8 @@ impl<S: Data, R> Connection<S, R> {
     ///   be on their way already (`ETOOMANYREFS`).
     ///
     /// Unless it is disconnected nothing was sent, and other messages can be.
-    pub fn send(&self, message: impl Borrow<S>) -> Result<()> {
-        self.send_until(message.borrow(), Deadline::NEVER)
+    pub fn send(&self, message: impl Given<S>) -> Result<()> {
+        self.send_until(message.given(), Deadline::NEVER)
     }
 
     /// As [`send`](Self::send), waiting no longer than `timeout`. Zero sends only what fits into
@@ -270,8 +270,8 @@ impl<S: Data, R> Connection<S, R> {
     /// [`execution`](Error::execution) is `NotStarted` if nothing was sent. Otherwise a part of the
     /// message is gone and cannot be called back: the connection can receive, but send no more,
     /// and the peer is told that it ends in the middle of a message.
-    pub fn send_timeout(&self, message: impl Borrow<S>, timeout: Duration) -> Result<()> {
-        self.send_until(message.borrow(), Deadline::after(timeout))
+    pub fn send_timeout(&self, message: impl Given<S>, timeout: Duration) -> Result<()> {
+        self.send_until(message.given(), Deadline::after(timeout))
     }
 
     fn send_until(&self, message: &S, deadline: Deadline) -> Result<()> {

@@ -48,8 +48,8 @@ use std::time::Duration;
 /// let client = std::thread::spawn(move || -> multiproc::Result<()> {
 ///     let wrong = Client::builder().key("another").connect::<String, String>(&address);
 ///     assert!(wrong.unwrap_err().is_authentication());
-///     let right = Client::builder().key("a secret").connect(&address)?;
-///     Connection::<String>::send(&right, "hello".to_owned())
+///     let right: Connection<String> = Client::builder().key("a secret").connect(&address)?;
+///     right.send("hello".to_owned())
 /// });
 /// let connection: Connection<String> = listener.accept()?;
 /// assert_eq!(connection.recv()?, "hello");

@@ -3,9 +3,9 @@
 //! A client names what is to be called by the offset of an [`Entry`]: a constant that the compiler
 //! made for one function, one type of object, and one type of arguments. What a client sends may be
 //! anything, so an offset is never jumped to. It is accepted only if a whole, aligned constant lies
-//! there in memory of the program that nobody writes to, and if that constant says of itself that it
-//! is an entry; the code is what *it* names. The entry then compares the type of the object with the
-//! one that it is for.
+//! there in memory of the program that nobody writes to, and if that constant says of itself that
+//! it is an entry; the code is what *it* names. The entry then compares the type of the object with
+//! the one that it is for.
 
 use super::call::{assert_captures_nothing, conjure, encode_all};
 use super::panics::catch;
@@ -17,7 +17,7 @@ use crate::wire::handles::{self, Carried};
 use crate::{Error, Execution, Result};
 use serde::Serialize;
 use std::any::{Any, type_name};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::hint::black_box;
 use std::marker::PhantomData;
@@ -38,8 +38,8 @@ pub(crate) trait Caller: fmt::Debug {
 
 /// An object that callers can have something of.
 pub(crate) trait Departure: Send + Sync {
-    /// The caller with this number has gone; whether it said so, as a thread does that ends. One that
-    /// is killed does not. Called once for each.
+    /// The caller with this number has gone; whether it said so, as a thread does that ends. One
+    /// that is killed does not. Called once for each.
     fn departed(&self, caller: u64, said_so: bool);
 }
 
@@ -189,6 +189,38 @@ fn object<O: Send + Sync + 'static>(target: &Target) -> Result<Arc<O>> {
     })
 }
 
+thread_local! {
+    /// The objects whose locks this thread has, or waits for, to run a function on them.
+    static HELD: RefCell<Vec<*const ()>> = const { RefCell::new(Vec::new()) };
+}
+
+fn address(target: &Target) -> *const () {
+    Arc::as_ptr(target).cast()
+}
+
+/// Runs a function on an object that a lock protects.
+fn holding<R>(target: &Target, run: impl FnOnce() -> R) -> R {
+    struct Restore;
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            HELD.with_borrow_mut(Vec::pop);
+        }
+    }
+    HELD.with_borrow_mut(|held| held.push(address(target)));
+    let _restore = Restore;
+    run()
+}
+
+/// Whether this thread runs a function on any object that a lock protects.
+pub(crate) fn holds_any() -> bool {
+    HELD.try_with(|held| !held.borrow().is_empty()).unwrap_or(false)
+}
+
+/// Whether this thread runs a function on this object: a call of it would wait for itself.
+pub(crate) fn holds(target: &Target) -> bool {
+    HELD.with_borrow(|held| held.contains(&address(target)))
+}
+
 /// The value of a look at an object, encoded while the object cannot change.
 #[derive(Debug)]
 pub(crate) struct Look<'a> {
@@ -228,11 +260,11 @@ where
     fn run(target: &Target, _: &dyn Caller, arguments: &[u8]) -> Result<Answer> {
         let state = object::<RwLock<S>>(target)?;
         let arguments = decode::<A>(arguments)?;
-        let returned = {
+        let returned = holding(target, || {
             // After a panic in a method the object is as that method left it, as in one program.
             let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
             conjure::<F>()(&mut state, arguments)
-        };
+        });
         value(&returned)
     }
 }
@@ -251,10 +283,10 @@ where
     fn run(target: &Target, _: &dyn Caller, arguments: &[u8]) -> Result<Answer> {
         let state = object::<RwLock<S>>(target)?;
         let arguments = decode::<A>(arguments)?;
-        let returned = {
+        let returned = holding(target, || {
             let state = state.read().unwrap_or_else(PoisonError::into_inner);
             conjure::<F>()(&state, arguments)
-        };
+        });
         value(&returned)
     }
 }
@@ -273,12 +305,13 @@ where
         let state = object::<RwLock<S>>(target)?;
         let arguments = decode::<A>(arguments)?;
         let mut bytes = Vec::new();
-        let looked = naming(|| {
+        let look = || {
             let state = state.read().unwrap_or_else(PoisonError::into_inner);
             let mut look = Look { bytes: &mut bytes, refused: None };
             conjure::<F>()(&state, arguments, &mut look);
             look.refused.map_or(Ok(()), Err)
-        });
+        };
+        let looked = naming(|| holding(target, look));
         let ((), carried) = looked.map_err(not_encoded)?;
         Ok(Answer::Value(bytes, carried))
     }

@@ -6,22 +6,25 @@ use crate::entry::Caller;
 use crate::error::Kind;
 use crate::sys::clock::Deadline;
 use crate::{Data, Error, Execution, Result};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A result in the server, until it is taken.
+/// A result in the server, until it is taken. The mutex is never held while somebody waits.
 #[derive(Debug)]
-pub(super) struct Coming<R>(Mutex<Option<crate::AsyncResult<R>>>);
+pub(super) struct Coming<R>(Mutex<Option<Arc<crate::AsyncResult<R>>>>);
 
 impl<R: Data> Coming<R> {
     pub(super) fn new(result: crate::AsyncResult<R>) -> Self {
-        Self(Mutex::new(Some(result)))
+        Self(Mutex::new(Some(Arc::new(result))))
     }
 
-    /// Looks at the result while it is there.
-    fn look<T>(&self, look: impl FnOnce(&crate::AsyncResult<R>) -> T) -> Result<T> {
-        let result = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        result.as_ref().map(look).ok_or_else(|| Error::invalid("the result was taken before"))
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<crate::AsyncResult<R>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The result, if it is there.
+    fn there(&self) -> Result<Arc<crate::AsyncResult<R>>> {
+        self.lock().clone().ok_or_else(taken_before)
     }
 
     /// Whether the call is done before the time has passed.
@@ -29,7 +32,7 @@ impl<R: Data> Coming<R> {
         let deadline = Deadline::after(timeout);
         loop {
             let slice = deadline.remaining().map_or(SLICE, |left| left.min(SLICE));
-            if self.look(|result| result.wait_timeout(slice))? {
+            if self.there()?.wait_timeout(slice) {
                 return Ok(true);
             }
             if deadline.passed() || !caller.is_alive() {
@@ -39,16 +42,21 @@ impl<R: Data> Coming<R> {
     }
 
     fn take(&self) -> Result<R> {
-        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        taken.ok_or_else(|| Error::invalid("the result was taken before"))?.get()
+        let taken = self.lock().take();
+        // It is done, and others only look at it.
+        taken.ok_or_else(taken_before)?.get_timeout(Duration::ZERO)
     }
+}
+
+fn taken_before() -> Error {
+    Error::invalid("the result was taken before")
 }
 
 proxy_type! {
     /// What a call that was handed to a [`Pool`](super::Pool) of a manager will return.
     ///
-    /// The value can be taken once, by whoever is first. If nobody wants it any more the call goes on
-    /// all the same.
+    /// The value can be taken once, by whoever is first. If nobody wants it any more the call goes
+    /// on all the same.
     ///
     /// ```
     /// let manager = multiproc::Manager::start()?;
@@ -68,8 +76,8 @@ impl<R: Data> AsyncResult<R> {
     /// Waits for the value and takes it.
     ///
     /// # Errors
-    /// What went wrong with the call; [`is_invalid_input`](Error::is_invalid_input) if the value was
-    /// taken before.
+    /// What went wrong with the call; [`is_invalid_input`](Error::is_invalid_input) if the value
+    /// was taken before.
     pub fn get(&self) -> Result<R> {
         self.get_timeout(Duration::MAX)
     }
@@ -115,8 +123,9 @@ impl<R: Data> AsyncResult<R> {
     /// # Errors
     /// As [`wait_timeout`](AsyncResult::wait_timeout).
     pub fn cancel(&self) -> Result<bool> {
-        let cancel =
-            |coming: &Arc<Coming<R>>, _: &dyn Caller, ()| coming.look(crate::AsyncResult::cancel);
+        let cancel = |coming: &Arc<Coming<R>>, _: &dyn Caller, ()| {
+            coming.there().map(|result| result.cancel())
+        };
         self.0.raw(cancel, ())
     }
 }

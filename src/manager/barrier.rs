@@ -116,9 +116,9 @@ proxy_type! {
     /// A meeting point of a fixed number of parties that a [`Manager`]'s server holds: Python's
     /// `Manager().Barrier()`.
     ///
-    /// A party that dies, while it waits or after it has been in an earlier round, breaks the barrier,
-    /// as does one whose time passes. A thread that ends does not. The server cannot know of a party
-    /// that dies before it has ever come: use a timeout, or
+    /// A party that dies, while it waits or after it has been in an earlier round, breaks the
+    /// barrier, as does one whose time passes. A thread that ends does not. The server cannot know
+    /// of a party that dies before it has ever come: use a timeout, or
     /// [`multiproc::Barrier`](crate::Barrier), which is in shared memory and notices.
     ///
     /// ```
@@ -127,8 +127,8 @@ proxy_type! {
     ///
     /// let manager = Manager::start()?;
     /// let barrier = manager.barrier(2)?;
-    /// let mut other = Process::spawn(|barrier: Barrier| barrier.wait().map(|place| place.is_leader()).ok(), (barrier.clone(),))?;
-    /// let leads = barrier.wait()?.is_leader();
+    /// let mut other = Process::spawn(|barrier: Barrier| barrier.wait().map(|place|
+    /// place.is_leader()).ok(), (barrier.clone(),))?; let leads = barrier.wait()?.is_leader();
     /// assert_eq!(other.join()?, Some(!leads)); // one of the two does
     /// # Ok::<(), multiproc::Error>(())
     /// ```

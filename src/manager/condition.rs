@@ -93,9 +93,9 @@ proxy_type! {
     /// ```
     ///
     /// # Errors
-    /// Every method fails with [`is_disconnected`](crate::Error::is_disconnected) if the server has ended,
-    /// also while it waits, and those that take the lock again as [`Lock::lock`](super::Lock::lock).
-    /// Then the lock is not the caller's any more.
+    /// Every method fails with [`is_disconnected`](crate::Error::is_disconnected) if the server has
+    /// ended, also while it waits, and those that take the lock again as
+    /// [`Lock::lock`](super::Lock::lock). Then the lock is not the caller's any more.
     Condition [] of Waiters
 }
 
@@ -156,8 +156,8 @@ impl Condition {
         Ok(guard)
     }
 
-    /// As [`wait_while`](Condition::wait_while), for `timeout` at most; with the guard comes whether
-    /// the condition is false.
+    /// As [`wait_while`](Condition::wait_while), for `timeout` at most; with the guard comes
+    /// whether the condition is false.
     pub fn wait_timeout_while<G: Guard>(
         &self,
         mut guard: G,

@@ -12,10 +12,11 @@ proxy_type! {
     /// of [`HashMap`].
     ///
     /// Keys are given as what they own or as what is borrowed from them: `dict.get("key")` for a
-    /// `Dict<String, _>`. What [`get`](Dict::get) returns is a copy, and changing it changes nothing
-    /// in the server. Reading, changing and writing back in two calls would lose what others do
-    /// between them; [`update`](Dict::update) and [`modify_or_insert`](Dict::modify_or_insert) are
-    /// one call each. A value may itself be a proxy.
+    /// `Dict<String, _>`. What [`get`](Dict::get) returns is a copy, and changing it changes
+    /// nothing in the server. Reading, changing and writing back in two calls would lose what
+    /// others do between them; [`update`](Dict::update) and
+    /// [`modify_or_insert`](Dict::modify_or_insert) are one call each. A value may itself be a
+    /// proxy.
     ///
     /// ```
     /// use multiproc::Manager;

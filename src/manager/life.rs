@@ -17,24 +17,25 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 /// How long a server may take to drop its objects before it is killed.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A server process that holds objects, which any number of processes use through *proxies*:
 /// Python's `multiprocessing.Manager`.
 ///
-/// A method of a proxy sends its arguments to the server and waits for what the method of the object
-/// returns. So objects can be of any type and grow as they like, and functions that change them run
-/// one after another without a lock in sight; but a call costs microseconds, where shared memory
-/// costs nanoseconds. Each thread that calls has a channel of its own, and the server a thread for
-/// it: calls of one client do not wait for those of another, unless they want the same object.
+/// A method of a proxy sends its arguments to the server and waits for what the method of the
+/// object returns. So objects can be of any type and grow as they like, and functions that change
+/// them run one after another without a lock in sight; but a call costs microseconds, where shared
+/// memory costs nanoseconds. Each thread that calls has a channel of its own, and the server a
+/// thread for it: calls of one client do not wait for those of another, unless they want the same
+/// object.
 ///
 /// Handles of a manager, and proxies, are arguments and results like any others; a process that has
 /// one can call, make objects, and send it on. The server ends when the last handle *of the process
 /// that started it* is dropped, or that process dies, or somebody calls
 /// [`shutdown`](Manager::shutdown). From then on every call is an error,
 /// [`is_disconnected`](Error::is_disconnected), also those that are waiting in the server. A
-/// [detached](ManagerBuilder::detached) server lives until it is shut down, or nobody has a handle or
-/// a proxy any more.
+/// [detached](ManagerBuilder::detached) server lives until it is shut down, or nobody has a handle
+/// or a proxy any more.
 ///
 /// ```
 /// use multiproc::{Manager, Process};
@@ -212,7 +213,8 @@ impl Manager {
     /// ```
     ///
     /// # Errors
-    /// As [`Manager::start`], and [`ListenerBuilder::bind`](crate::connection::ListenerBuilder::bind).
+    /// As [`Manager::start`], and
+    /// [`ListenerBuilder::bind`](crate::connection::ListenerBuilder::bind).
     pub fn bind(address: impl Into<Address>, key: impl AsRef<[u8]>) -> Result<Self> {
         Self::builder().bind(address, key)
     }
@@ -222,8 +224,8 @@ impl Manager {
     ///
     /// The objects that it makes, and proxies that it gets from the server, are like those of any
     /// other client, except that shared memory and proxies of other managers cannot travel over the
-    /// connection. A proxy may be sent on to other processes on this machine, key and all, and has to
-    /// be kept until its receiver has used it. Objects whose last proxy was here go when that is
+    /// connection. A proxy may be sent on to other processes on this machine, key and all, and has
+    /// to be kept until its receiver has used it. Objects whose last proxy was here go when that is
     /// dropped, or this process ends or loses the connection.
     ///
     /// # Errors
@@ -317,9 +319,9 @@ impl Manager {
 
     /// Ends the server, from whatever process, and waits until it has ended.
     ///
-    /// Objects that are not in the middle of a call are dropped first. Calls that wait, for a lock
-    /// or an item, end with [`is_disconnected`](Error::is_disconnected), as do all later ones. It is
-    /// no error if it has ended before.
+    /// Objects that are not in the middle of a call are dropped first, for 5 seconds at most. Calls
+    /// that wait, for a lock or an item, end with [`is_disconnected`](Error::is_disconnected), as
+    /// do all later ones. It is no error if it has ended before.
     ///
     /// ```
     /// let manager = multiproc::Manager::start()?;

@@ -3,6 +3,7 @@
 
 use super::channel::{Channel, Packet, broken};
 use super::control::Control;
+use super::life::PATIENCE;
 use super::message::{self, Knock, Reply};
 use super::proxy;
 use super::remote::{Remote, Share, Way};
@@ -12,7 +13,7 @@ use crate::entry;
 use crate::error::Kind;
 use crate::shm::object::Object;
 use crate::sys::clock::Deadline;
-use crate::sys::{exit, fork, socket};
+use crate::sys::{exit, fork, socket, stream};
 use crate::wire::control;
 use crate::wire::handles::{Carried, Received};
 use crate::wire::travel::Handle;
@@ -98,6 +99,20 @@ fn set<R>(cell: &'static LocalKey<Cell<Option<Id>>>, id: Id, run: impl FnOnce() 
     run()
 }
 
+/// Says something through a door, when there is room.
+fn tell_within(door: &Object, what: &Knock, deadline: Deadline) -> io::Result<()> {
+    loop {
+        match control::send(door.fd(), what, &[], false) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if !stream::wait_writable(door.fd(), deadline)? {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+            told => return told,
+        }
+    }
+}
+
 /// The error for a server that is no more.
 pub(super) fn disconnected() -> Error {
     Error::new(
@@ -171,16 +186,43 @@ impl Link {
         entry: entry::ManagedEntry,
         encode: impl FnOnce(&mut Vec<u8>) -> std::result::Result<(), NotEncoded>,
     ) -> Result<(Reply, Received)> {
+        self.refuse_own_call(object)?;
         let mut bytes = message::begin_request(entry.0, object);
         let encoded = set(&TALKING_TO, self.id, || naming(|| encode(&mut bytes)));
         let ((), carried) = encoded.map_err(Error::arguments)?;
         // No code of the user's runs until the reply is there: the channel is this call's alone.
         let (channel, is_new) = self.take_channel()?;
-        let packet = channel.send(&bytes, &carried).and_then(|()| channel.recv());
-        let Packet { bytes, received } = packet.map_err(|error| self.explain(error, is_new))?;
+        if let Err(error) = channel.send(&bytes, &carried) {
+            // Nothing was sent then, and to the server the channel is this thread: what that has,
+            // a lock or a permit, it would lose with it.
+            if error.is_encode() || error.is_too_large() || error.is_out_of_memory() {
+                self.keep(channel);
+                return Err(error);
+            }
+            return Err(self.explain(error, is_new));
+        }
+        let Packet { bytes, received } =
+            channel.recv().map_err(|error| self.explain(error, is_new))?;
         self.keep(channel);
         drop(carried);
         Ok((message::parse_reply(bytes)?, received))
+    }
+
+    /// In the server: a function that runs on an object cannot call that one, because it has its
+    /// lock.
+    fn refuse_own_call(&self, object: u64) -> Result<()> {
+        let Route::Own(server) = &self.route else { return Ok(()) };
+        if !entry::holds_any() {
+            return Ok(());
+        }
+        let target = server.upgrade().and_then(|server| server.object(object));
+        match target.is_some_and(|target| entry::holds(&target)) {
+            true => Err(Error::invalid(
+                "a function that runs on an object of the manager called the same object through a \
+                 proxy, and would wait for itself: use what the function is given",
+            )),
+            false => Ok(()),
+        }
     }
 
     /// A new channel may have been refused by a server that is there: it has reached its limits.
@@ -251,8 +293,8 @@ impl Link {
     pub(super) fn shut_down(self: &Arc<Self>) {
         match &self.route {
             Route::Door(door) => {
-                // If there is no room, or nobody, somebody else ends it.
-                let _ = control::send(door.fd(), &Knock::Shutdown, &[], false);
+                // If there is nobody, it has ended.
+                let _ = tell_within(door, &Knock::Shutdown, Deadline::after(PATIENCE));
             }
             Route::Own(server) => {
                 if let Some(server) = server.upgrade() {
@@ -328,7 +370,7 @@ impl Link {
     }
 
     /// The outer side of the door.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "hook"))]
     pub(super) fn door(&self) -> &Arc<Object> {
         match &self.route {
             Route::Door(door) => door,

@@ -219,7 +219,8 @@ impl<T: Data + Send + Sync> List<T> {
         )
     }
 
-    /// Puts `new` in the place of the item at `index` if that is equal to `current`; whether it was.
+    /// Puts `new` in the place of the item at `index` if that is equal to `current`; whether it
+    /// was.
     ///
     /// # Errors
     /// [`is_invalid_input`](Error::is_invalid_input) if there is no such item.

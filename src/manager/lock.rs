@@ -135,8 +135,8 @@ proxy_type! {
     ///
     /// It belongs to a thread, and is given back when its guard is dropped, or the thread or its
     /// process ends: then the next one that wants it hears of it, by one error for which
-    /// [`is_owner_died`](Error::is_owner_died) is true. [`multiproc::Lock`](crate::Lock) is in shared
-    /// memory and a thousand times quicker.
+    /// [`is_owner_died`](Error::is_owner_died) is true. [`multiproc::Lock`](crate::Lock) is in
+    /// shared memory and a thousand times quicker.
     ///
     /// ```
     /// let manager = multiproc::Manager::start()?;

@@ -13,6 +13,20 @@
 //! | [`Pool`], [`AsyncResult`] | worker processes that several processes share |
 //! | [`Proxy`], [`#[multiproc::managed]`](macro@crate::managed) | objects of any type of one's own |
 //!
+//! # Where they differ from their namesakes
+//!
+//! Some have the names of types of this crate that are in shared memory. Every method of a proxy is
+//! a call, so it returns a [`Result`](crate::Result), `len` and `is_empty` too, and none of them
+//! can be given to [`wait`](crate::wait()). Beyond that:
+//!
+//! - Whoever had a lock died: `lock` fails, and other than with [`OwnerDied`](crate::OwnerDied) the
+//!   caller does *not* have it. The next call succeeds.
+//! - A consumer died with an item: [`JoinableQueue::join`] fails, once, where
+//!   [that in shared memory](crate::JoinableQueue::join) goes on and counts it. And any process may
+//!   call [`task_done`](JoinableQueue::task_done).
+//! - A queue with a limit is made by [`bounded_queue`](Manager::bounded_queue), and
+//!   [`shutdown`](Queue::shutdown) always drops what is inside.
+//!
 //! # What a client can do, and what not
 //!
 //! Clients are processes of the same program: a server calls only methods that the program itself
@@ -49,7 +63,8 @@ mod semaphore;
 mod server;
 mod session;
 mod set;
-#[cfg(test)]
+// Their servers enter through the hook.
+#[cfg(all(test, feature = "hook"))]
 mod tests;
 mod value;
 mod waiting;

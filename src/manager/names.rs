@@ -11,9 +11,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What has a name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Named {
-    value: Box<dyn Any + Send + Sync>,
+    value: Arc<dyn Any + Send + Sync>,
     type_name: &'static str,
 }
 
@@ -60,7 +60,7 @@ impl Manager {
     /// [`is_disconnected`](Error::is_disconnected) if the server has ended.
     pub fn publish<P: Data + Clone + Send + Sync>(&self, name: &str, proxy: &P) -> Result<()> {
         let publish = |control: &Arc<Control>, _: &dyn Caller, (name, value): (String, P)| {
-            let named = Named { value: Box::new(value), type_name: type_name::<P>() };
+            let named = Named { value: Arc::new(value), type_name: type_name::<P>() };
             let before = control.server.names().lock().insert(name, named);
             drop(before);
             Ok(())
@@ -76,8 +76,9 @@ impl Manager {
     /// [`is_disconnected`](Error::is_disconnected) if the server has ended.
     pub fn find<P: Data + Clone + Send + Sync>(&self, name: &str) -> Result<Option<P>> {
         let find = |control: &Arc<Control>, _: &dyn Caller, (name,): (String,)| {
-            let names = control.server.names().lock();
-            let Some(named) = names.get(&name) else { return Ok(None) };
+            // Cloned, by the user's code, when the names are free again: that may call us.
+            let named = control.server.names().lock().get(&name).cloned();
+            let Some(named) = named else { return Ok(None) };
             let found = named.value.downcast_ref::<P>().cloned();
             found.map(Some).ok_or_else(|| {
                 let (wanted, is) = (type_name::<P>(), named.type_name);

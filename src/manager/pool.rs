@@ -12,7 +12,8 @@ proxy_type! {
     /// A pool of worker processes that a [`Manager`]'s server holds: Python's `Manager().Pool()`.
     ///
     /// Many processes share its workers, and whoever can reach the manager can use it. Items and
-    /// results go through the server, so a [`multiproc::Pool`](crate::Pool) of one's own is quicker.
+    /// results go through the server, so a [`multiproc::Pool`](crate::Pool) of one's own is
+    /// quicker.
     ///
     /// ```
     /// let manager = multiproc::Manager::start()?;

@@ -22,11 +22,14 @@ use std::sync::Arc;
 /// last of them is gone, in whatever process and however it ended, the object is dropped.
 ///
 /// A function that is called on the object runs in the server, alone for [`with_mut`], beside
-/// others that only look for [`with`]. It may call other objects of the manager through proxies, but
-/// not its own: it would wait for itself.
+/// others that only look for [`with`]. It may call other objects of the manager through proxies; a
+/// call of its own one is an error ([`is_invalid_input`]), because it would wait for itself. Two
+/// functions that run on two objects, and each call the other's, do wait for each other for ever,
+/// as with any two locks.
 ///
 /// [`with`]: Proxy::with
 /// [`with_mut`]: Proxy::with_mut
+/// [`is_invalid_input`]: Error::is_invalid_input
 /// [`Manager::create`]: super::Manager::create
 ///
 /// ```
@@ -186,7 +189,7 @@ impl<S> Proxy<S> {
     }
 
     /// The number of the object.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "hook"))]
     pub(super) fn number(&self) -> u64 {
         self.number
     }

@@ -2,11 +2,11 @@
 
 use super::proxy::proxy_type;
 use super::waiting::Room;
+use crate::Given;
 use crate::entry::{Caller, Departure};
 use crate::error::Kind;
 use crate::manager::Manager;
 use crate::{Data, Error, Execution, Result};
-use std::borrow::Borrow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -188,8 +188,9 @@ proxy_type! {
 
 proxy_type! {
     /// A [`Queue`] whose consumers say when they are done with an item, so that
-    /// [`join`](JoinableQueue::join) can wait for all of them: Python's `Manager().JoinableQueue()`.
-    /// [`multiproc::JoinableQueue`](crate::JoinableQueue) is in shared memory.
+    /// [`join`](JoinableQueue::join) can wait for all of them: Python's
+    /// `Manager().JoinableQueue()`. [`multiproc::JoinableQueue`](crate::JoinableQueue) is in shared
+    /// memory.
     ///
     /// An item that a consumer got and had not declared done when it died will not be done by
     /// anybody: it counts no longer, and one `join` tells.
@@ -239,7 +240,8 @@ impl Manager {
     /// Makes a queue for at most `capacity` items at a time.
     ///
     /// # Errors
-    /// As [`Manager::create`], and [`is_invalid_input`](Error::is_invalid_input) for a capacity of 0.
+    /// As [`Manager::create`], and [`is_invalid_input`](Error::is_invalid_input) for a capacity of
+    /// 0.
     pub fn bounded_queue<T: Data + Send + Sync>(&self, capacity: usize) -> Result<Queue<T>> {
         check_capacity(capacity)?;
         let make = |(capacity,): (usize,)| Ok(Line::<T>::new(capacity, false));
@@ -257,7 +259,8 @@ impl Manager {
     /// Makes a joinable queue for at most `capacity` items at a time.
     ///
     /// # Errors
-    /// As [`Manager::create`], and [`is_invalid_input`](Error::is_invalid_input) for a capacity of 0.
+    /// As [`Manager::create`], and [`is_invalid_input`](Error::is_invalid_input) for a capacity of
+    /// 0.
     pub fn bounded_joinable_queue<T: Data + Send + Sync>(
         &self,
         capacity: usize,
@@ -294,7 +297,7 @@ macro_rules! queue_methods {
             ///
             /// # Errors
             /// [`is_closed`](Error::is_closed) if the queue is, or is closed meanwhile.
-            pub fn put(&self, item: impl Borrow<T>) -> Result<()> {
+            pub fn put(&self, item: impl Given<T>) -> Result<()> {
                 self.put_timeout(item, Duration::MAX)
             }
 
@@ -302,8 +305,8 @@ macro_rules! queue_methods {
             ///
             /// # Errors
             /// [`is_closed`](Error::is_closed) if the queue is.
-            pub fn try_put(&self, item: impl Borrow<T>) -> Result<bool> {
-                self.put_within(item.borrow(), Duration::ZERO)
+            pub fn try_put(&self, item: impl Given<T>) -> Result<bool> {
+                self.put_within(item.given(), Duration::ZERO)
             }
 
             /// Puts an item, and waits for room for `timeout` at most.
@@ -311,8 +314,8 @@ macro_rules! queue_methods {
             /// # Errors
             /// [`is_timeout`](Error::is_timeout) if it passed, [`is_closed`](Error::is_closed) if
             /// the queue is, or is closed meanwhile.
-            pub fn put_timeout(&self, item: impl Borrow<T>, timeout: Duration) -> Result<()> {
-                match self.put_within(item.borrow(), timeout)? {
+            pub fn put_timeout(&self, item: impl Given<T>, timeout: Duration) -> Result<()> {
+                match self.put_within(item.given(), timeout)? {
                     true => Ok(()),
                     false => {
                         Err(timed_out("the manager's queue stayed full for the whole timeout"))

@@ -12,9 +12,12 @@ use crate::shm::object::Object;
 use crate::sys::{fork, image};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// A connection of a manager: bytes in both directions.
@@ -39,21 +42,45 @@ pub(super) struct Release {
 /// How long the connections of a server that ends may take to end, one after the other.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a server may take to answer a base connection that it has accepted.
+const ANSWER: Duration = Duration::from_secs(30);
+
 /// The largest hello, release or name.
 pub(super) const SMALL: usize = 64;
 
 /// What both sides must agree upon: methods are named by where they are in the executable.
 pub(super) fn service() -> String {
-    let build = image::current().identity();
-    let hex: String = build.iter().take(32).map(|byte| format!("{byte:02x}")).collect();
-    format!("manager of multiproc {}, build {hex}", env!("CARGO_PKG_VERSION"))
+    static BUILD: OnceLock<String> = OnceLock::new();
+    let build = BUILD.get_or_init(|| match image::current().has_build_id() {
+        true => hex(image::current().identity()),
+        false => hex(&digest()),
+    });
+    format!("manager of multiproc {}, build {build}", env!("CARGO_PKG_VERSION"))
 }
 
-/// How a remote manager is reached; a part of handles that travel between processes of this program.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// The name of a build to which the linker has given none.
+fn digest() -> [u8; 32] {
+    let digest = Sha256::new();
+    image::current().fixed_bytes().fold(digest, Digest::chain_update).finalize().into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().take(32).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// How a remote manager is reached; a part of handles that travel between processes of this
+/// program.
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Way {
     pub(super) address: Address,
     pub(super) key: Vec<u8>,
+}
+
+/// The key is never shown.
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Way").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 /// The remote end of a link.
@@ -68,6 +95,16 @@ pub(super) struct Base {
     line: Line,
     /// A forked child is another client.
     generation: u32,
+}
+
+/// Of a manager that was there once: if nobody listens any more it has ended.
+fn nobody_there(error: Error) -> Error {
+    use io::ErrorKind::{ConnectionRefused, NotFound};
+    let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
+    match source.map(io::Error::kind) {
+        Some(ConnectionRefused | NotFound) => super::link::disconnected().with_source(error),
+        _ => error,
+    }
 }
 
 fn split(number: u128) -> (u64, u64) {
@@ -101,7 +138,8 @@ impl Way {
     fn base(&self) -> Result<(Id, Base)> {
         let client = u128::from_ne_bytes(crate::connection::random()?);
         let line = self.connect(Hello::Base { client: split(client) })?;
-        let id = line.recv_bytes(SMALL)?;
+        // A server that is frozen, or behind a network that is gone, says nothing.
+        let id = line.recv_bytes_timeout(SMALL, ANSWER)?;
         let id = <[u8; 16]>::try_from(id).map_err(|_| super::message::garbled())?;
         Ok((u128::from_ne_bytes(id), Base { client, line, generation: fork::generation() }))
     }
@@ -123,7 +161,7 @@ impl Remote {
         if let Some(base) = base.as_ref().filter(|base| base.generation == generation) {
             return Ok(base.clone());
         }
-        let (found, new) = self.way.base()?;
+        let (found, new) = self.way.base().map_err(nobody_there)?;
         if found != id {
             return Err(super::link::disconnected());
         }
@@ -297,4 +335,23 @@ pub(super) fn not_carried() -> Error {
         "a message to or from a remote manager cannot carry shared memory, or a proxy of another \
          manager: descriptors do not travel over a connection",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_a_name_has_one_of_its_code() {
+        assert_eq!(digest(), digest());
+        assert_ne!(digest(), <[u8; 32]>::from(Sha256::digest([])));
+        assert!(service().len() <= 27 + 16 + 7 + 64, "{}", service());
+    }
+
+    #[test]
+    fn the_key_of_a_way_is_not_shown() {
+        let address = Address::unique().expect("an address");
+        let text = format!("{:?}", Way { address, key: b"sesame".to_vec() });
+        assert!(text.contains("address") && !text.contains("115"), "{text}");
+    }
 }

@@ -103,8 +103,8 @@ proxy_type! {
     ///
     /// A permit in a guard is given back when the guard is dropped, or its thread or process ends:
     /// then the next one that wants a permit hears of it, by one error for which
-    /// [`is_owner_died`](Error::is_owner_died) is true. [`multiproc::Semaphore`](crate::Semaphore) is
-    /// in shared memory and a thousand times quicker.
+    /// [`is_owner_died`](Error::is_owner_died) is true. [`multiproc::Semaphore`](crate::Semaphore)
+    /// is in shared memory and a thousand times quicker.
     ///
     /// ```
     /// let manager = multiproc::Manager::start()?;

@@ -1,6 +1,7 @@
 //! The process that holds the objects: its doors, its objects, and its end.
 
 use super::channel::Channel;
+use super::life::PATIENCE;
 use super::link::{Id, Link};
 use super::message::Knock;
 use super::names::Names;
@@ -42,6 +43,8 @@ pub(super) struct Server {
     is_closing: AtomicBool,
     /// Whether clients can come over connections, too.
     is_bound: AtomicBool,
+    /// Where they come in; their paths go with the server.
+    listeners: Mutex<Vec<Arc<Listener>>>,
     /// What is kept for remote processes, by their names.
     remotes: Mutex<HashMap<u128, Weak<Tokens>>>,
     names: Names,
@@ -74,6 +77,8 @@ pub(super) fn serve(id: (u64, u64), door: Handle) {
         Ok(server) => {
             let _link = Link::own(id, &server);
             server.run();
+            end_in_time();
+            server.close_listeners();
             server.drop_objects();
         }
         Err(error) => eprintln!("multiproc: a manager's server could not start: {error}"),
@@ -81,6 +86,16 @@ pub(super) fn serve(id: (u64, u64), door: Handle) {
     exit::flush_output();
     // Threads that are in the middle of a call end with the process: their callers see that.
     exit::exit_now(0);
+}
+
+/// Sees that the process ends, whatever the user's drops do, and whoever does not take what it
+/// prints: nobody else may be there to kill it.
+fn end_in_time() {
+    let thread = std::thread::Builder::new().name("multiproc-end".to_owned());
+    let _ = thread.spawn(|| {
+        std::thread::sleep(PATIENCE);
+        exit::exit_now(0);
+    });
 }
 
 impl Server {
@@ -101,6 +116,7 @@ impl Server {
             doors: Mutex::default(),
             is_closing: AtomicBool::new(false),
             is_bound: AtomicBool::new(false),
+            listeners: Mutex::default(),
             remotes: Mutex::default(),
             names: Names::default(),
             graves: Mutex::new(graves),
@@ -198,11 +214,14 @@ impl Server {
     pub(super) fn listen(self: &Arc<Self>, id: Id, way: Way, remotely: bool) -> Result<Address> {
         let builder = Listener::builder().key(&way.key).service(remote::service());
         let listener = builder.allow_remote(remotely).replace_stale(true).bind(way.address)?;
+        let listener = Arc::new(listener);
         let address = listener.address().clone();
         let server = self.clone();
         let thread = std::thread::Builder::new().name("multiproc-accept".to_owned());
-        let accepting = thread.spawn(move || server.accept_all(id, &listener));
+        let door = listener.clone();
+        let accepting = thread.spawn(move || server.accept_all(id, &door));
         accepting.map_err(|error| Error::os("there can be no thread to accept clients", error))?;
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
         // Release: see `can_be_reached`.
         self.is_bound.store(true, Ordering::Release);
         Ok(address)
@@ -316,6 +335,12 @@ impl Server {
     /// What has a name.
     pub(super) fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// Nobody comes over connections any more; what was made in the file system goes.
+    fn close_listeners(&self) {
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.iter().for_each(|listener| listener.close());
     }
 
     /// Drops all objects that are not in the middle of a call.

@@ -9,6 +9,7 @@ use crate::entry::{self, Answer, Caller, Departure, Target, call_managed};
 use crate::wire::handles::{self, Carried};
 use crate::wire::travel::Handle;
 use crate::{Error, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A thread of a client.
@@ -19,6 +20,20 @@ struct Client {
     tokens: Option<Arc<Tokens>>,
     /// Where it has something that is to be taken from it when it goes.
     holders: Mutex<Vec<Weak<dyn Departure>>>,
+    /// Whether it has said that it goes.
+    said_so: AtomicBool,
+}
+
+/// However its thread here ends: nobody else takes from it what it had.
+impl Drop for Client {
+    fn drop(&mut self) {
+        let holders =
+            std::mem::take(self.holders.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for holder in holders.iter().filter_map(Weak::upgrade) {
+            // Relaxed: written by this thread.
+            holder.departed(self.id, self.said_so.load(Ordering::Relaxed));
+        }
+    }
 }
 
 impl std::fmt::Debug for Client {
@@ -48,12 +63,13 @@ impl Caller for Client {
 /// Serves requests until the client's thread, or its process, is gone.
 pub(super) fn serve(server: &Arc<Server>, channel: Channel, tokens: Option<Arc<Tokens>>) {
     let manager: Target = Arc::new(Control { server: server.clone(), tokens: tokens.clone() });
-    let client = Client { id: server.number(), channel, tokens, holders: Mutex::default() };
+    let (holders, said_so) = (Mutex::default(), AtomicBool::new(false));
+    let client = Client { id: server.number(), channel, tokens, holders, said_so };
     // A message that cannot be read is the end, too: who sends one does not keep the protocol.
-    let mut said_so = false;
     while let Ok(packet) = client.channel.recv() {
         if packet.bytes.is_empty() {
-            said_so = true;
+            // Relaxed: for this thread alone.
+            client.said_so.store(true, Ordering::Relaxed);
             break;
         }
         let (bytes, carried) = reply(server, &manager, &client, packet);
@@ -67,10 +83,6 @@ pub(super) fn serve(server: &Arc<Server>, channel: Channel, tokens: Option<Arc<T
                 }
             }
         }
-    }
-    let holders = client.holders.into_inner().unwrap_or_else(PoisonError::into_inner);
-    for holder in holders.iter().filter_map(Weak::upgrade) {
-        holder.departed(client.id, said_so);
     }
 }
 

@@ -11,9 +11,12 @@ use crate::sys::socket;
 use crate::wire::control;
 use crate::wire::handles::Carried;
 use crate::{Error, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A small generator of numbers that look random.
 struct Dice(u64);
@@ -217,6 +220,25 @@ fn a_proxy_of_a_manager_that_is_unknown_here_is_an_error() {
 fn outside_of_a_message_a_proxy_cannot_be_encoded() {
     let (_manager, list) = manager();
     assert!(postcard::to_stdvec(&list).is_err());
+}
+
+/// The word for the end must not be lost because many want to come in at the same time.
+#[test]
+fn the_word_for_the_end_waits_for_room_in_the_door() {
+    let manager = Manager::builder().detached().start().expect("a manager");
+    let list = manager.list_of([1u64]).expect("a list");
+    let pid = Pid::from_raw(manager.pid().expect("it lives") as i32);
+    kill(pid, Signal::SIGSTOP).expect("our own child");
+    let door = manager.link.door();
+    while socket::send(door.fd(), &[9], &[], false).is_ok() {}
+    let link = manager.link.clone();
+    let told = std::thread::spawn(move || link.shut_down());
+    // It is on its way, or about to: either way it has to arrive.
+    std::thread::yield_now();
+    kill(pid, Signal::SIGCONT).expect("our own child");
+    told.join().expect("no panic");
+    assert!(manager.link.wait_for_the_end(Deadline::after(Duration::from_secs(60))));
+    assert!(list.len().expect_err("gone").is_disconnected());
 }
 
 #[test]

@@ -2,9 +2,9 @@
 //!
 //! The file is as long as it could ever become, and mostly a hole. It is mapped in *windows*: the
 //! first [`FIRST`] bytes, then as many again, then twice as many, and so on. Each process maps a
-//! window when it first touches it, and keeps it, so that a word once found does not move. Memory is
-//! set aside ([`Growing::reserve`]) before anything is written to it, so that a lack of memory is an
-//! error of the call that needs it and not a signal.
+//! window when it first touches it, and keeps it, so that a word once found does not move. Memory
+//! is set aside ([`Growing::reserve`]) before anything is written to it, so that a lack of memory
+//! is an error of the call that needs it and not a signal.
 
 use super::memory::{Kind, Memory};
 use super::object::Object;

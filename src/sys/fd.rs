@@ -51,8 +51,8 @@ impl Drop for InternalFd {
     }
 }
 
-/// The mark of a descriptor that something else owns, and that forked children lose all the same. It
-/// goes before its owner does.
+/// The mark of a descriptor that something else owns, and that forked children lose all the same.
+/// It goes before its owner does.
 #[derive(Debug)]
 pub(crate) struct InternalMark(RawFd);
 

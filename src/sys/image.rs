@@ -13,7 +13,10 @@ pub(crate) struct Image {
     code: Vec<Range<usize>>,
     /// What nobody writes to once the loader has relocated it.
     constants: Vec<Range<usize>>,
+    /// What is mapped as it is in the file, wherever the program is loaded.
+    fixed: Vec<Range<usize>>,
     identity: Vec<u8>,
+    has_build_id: bool,
 }
 
 /// The image of this process.
@@ -67,9 +70,33 @@ impl Image {
         &self.identity
     }
 
+    /// Whether the linker has given the build a name. If not, other builds may have the same
+    /// [`identity`](Self::identity).
+    pub(crate) fn has_build_id(&self) -> bool {
+        self.has_build_id
+    }
+
+    /// Code and constants as they are in the file, the same in every process that runs it.
+    pub(crate) fn fixed_bytes(&self) -> impl Iterator<Item = &'static [u8]> {
+        self.fixed.iter().map(|range| {
+            // SAFETY: the loader has mapped these bytes of the main program readable and not
+            // writable, for the life of the process.
+            unsafe {
+                let start = std::ptr::with_exposed_provenance::<u8>(range.start);
+                std::slice::from_raw_parts(start, range.len())
+            }
+        })
+    }
+
     fn find() -> Self {
-        let mut image =
-            Self { base: 0, code: Vec::new(), constants: Vec::new(), identity: Vec::new() };
+        let mut image = Self {
+            base: 0,
+            code: Vec::new(),
+            constants: Vec::new(),
+            fixed: Vec::new(),
+            identity: Vec::new(),
+            has_build_id: false,
+        };
         // SAFETY: the callback matches the type that dl_iterate_phdr wants and gets back the
         // pointer to `image`, which outlives the call and is not used otherwise meanwhile.
         unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut image).cast()) };
@@ -104,7 +131,9 @@ unsafe extern "C" fn visit(
                 }
                 // Bytes of the file only: what comes after them is zeros, and no constant.
                 if header.p_flags & (libc::PF_R | libc::PF_W) == libc::PF_R {
-                    image.constants.push(start..start + header.p_filesz as usize);
+                    let filled = start..start + header.p_filesz as usize;
+                    image.constants.push(filled.clone());
+                    image.fixed.push(filled);
                 }
             }
             // Constants with addresses in them: written by the loader before anything runs, then
@@ -121,7 +150,8 @@ unsafe extern "C" fn visit(
             _ => {}
         }
     }
-    if image.identity.is_empty() {
+    image.has_build_id = !image.identity.is_empty();
+    if !image.has_build_id {
         image.identity = digest.0.to_le_bytes().to_vec();
     }
     1
@@ -215,6 +245,18 @@ mod tests {
                 assert!(!writable(address), "{address:#x} of {range:x?}");
             }
         }
+    }
+
+    #[test]
+    fn the_fixed_bytes_are_those_of_the_file() {
+        let file = std::fs::read("/proc/self/exe").expect("our file");
+        let mut pieces = 0;
+        for piece in current().fixed_bytes().filter(|piece| piece.len() >= 64) {
+            let found = file.windows(64).any(|window| window == &piece[..64]);
+            assert!(found, "a piece of {} bytes", piece.len());
+            pieces += 1;
+        }
+        assert!(pieces > 0);
     }
 
     #[test]

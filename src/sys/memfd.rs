@@ -195,7 +195,8 @@ pub(crate) fn read_vec_at<N: Pod>(fd: impl AsFd, at: usize, count: usize) -> io:
             Err(error) => return Err(error.into()),
         }
     }
-    // SAFETY: the kernel has written all bytes of `count` numbers, and any bytes are an `N` (`Pod`).
+    // SAFETY: the kernel has written all bytes of `count` numbers, and any bytes are an `N`
+    // (`Pod`).
     unsafe { numbers.set_len(count) };
     Ok(numbers)
 }

@@ -15,10 +15,10 @@ pub(super) const SCM_MAX_FD: usize = 253;
 // SAFETY: CMSG_SPACE only computes; it is no function of C's.
 const SPACE: usize = unsafe { libc::CMSG_SPACE((SCM_MAX_FD * size_of::<RawFd>()) as u32) } as usize;
 
-/// Receives what is there, without waiting, as `how` says beside that; the descriptors that came are
-/// added to `fds`, and are close-on-exec. Returns how many bytes came, and what the kernel says of
-/// them; `MSG_CTRUNC` is about this process, which could not take all descriptors: there is room here
-/// for all that can be sent.
+/// Receives what is there, without waiting, as `how` says beside that; the descriptors that came
+/// are added to `fds`, and are close-on-exec. Returns how many bytes came, and what the kernel says
+/// of them; `MSG_CTRUNC` is about this process, which could not take all descriptors: there is room
+/// here for all that can be sent.
 pub(super) fn receive(
     socket: BorrowedFd<'_>,
     target: &mut [u8],

@@ -1,14 +1,15 @@
 //! Lockers: where the objects of items wait that are not taken in the order in which they were put.
 //!
 //! Descriptors can only wait in sockets, and a socket gives them out in the order in which they
-//! came. So each item with objects has a socket for itself, its *locker*, with one message in it. The
-//! lockers are in one socket, the *cabinet*, and never leave it: to open one is to look at the message
-//! that it is in, which copies its descriptor (`SO_PEEK_OFF`; all entries have the same length). There are
-//! as many as were ever in use at the same time; the kernel has room for some hundred.
+//! came. So each item with objects has a socket for itself, its *locker*, with one message in it.
+//! The lockers are in one socket, the *cabinet*, and never leave it: to open one is to look at the
+//! message that it is in, which copies its descriptor (`SO_PEEK_OFF`; all entries have the same
+//! length). There are as many as were ever in use at the same time; the kernel has room for some
+//! hundred.
 //!
-//! Which lockers are in use the store says (`shm/store`), under whose lock all of this happens. What
-//! is in one that is not in use was left there by somebody who died, and is thrown away by the next
-//! who fills it.
+//! Which lockers are in use the store says (`shm/store`), under whose lock all of this happens.
+//! What is in one that is not in use was left there by somebody who died, and is thrown away by the
+//! next who fills it.
 
 use super::handles::{self, Carried, Received};
 use crate::shm::object::Object;

@@ -130,6 +130,19 @@ impl Post {
         }
     }
 
+    /// Throws away all that came. There is no item in the ring, and the caller has both of its
+    /// locks: so what is there is from somebody who died before it had put the item.
+    pub(crate) fn clear(&self) {
+        let mut buffer = Vec::new();
+        for _ in 0..THROWN_AWAY {
+            match socket::try_recv(self.fd(), &mut buffer) {
+                Ok(socket::Received::Message(..) | socket::Received::Short(_)) => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
+                _ => return,
+            }
+        }
+    }
+
     /// Whether nobody has the other end any more.
     pub(crate) fn is_hung_up(&self) -> bool {
         socket::is_hung_up(self.fd())

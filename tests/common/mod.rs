@@ -5,6 +5,7 @@ pub mod isolated;
 pub mod package;
 pub mod processes;
 pub mod scribble;
+pub mod sockets;
 pub mod sync;
 pub mod temp;
 pub mod traced;

@@ -1,5 +1,5 @@
-//! Processes that are killed at one instruction after the other of a call: each is traced, goes step by
-//! step, and gets no further.
+//! Processes that are killed at one instruction after the other of a call: each is traced, goes
+//! step by step, and gets no further.
 
 use multiproc::JoinableQueue;
 

@@ -1,6 +1,7 @@
 use super::end::{End, What};
 use super::messages::Messages;
 use super::verbs::{ends, receives, sends};
+use crate::Given;
 use crate::channel::item;
 use crate::channel::item::Arrived;
 use crate::channel::line;
@@ -10,7 +11,6 @@ use crate::sys::clock::Deadline;
 use crate::wire::handles::Carried;
 use crate::wire::post::Post;
 use crate::{Data, Result};
-use std::borrow::Borrow;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;

@@ -34,7 +34,8 @@ use std::marker::PhantomData;
 ///
 /// Messages go through shared memory: a hot round trip makes no system call. A direction holds a
 /// mebibyte or two, beside messages of more than 128 KiB, which have memory of their own: 64 MiB of
-/// them, or four; then who sends waits. A message has 8 GiB at most, and is received whole or not at all, whoever is killed.
+/// them, or four; then who sends waits. A message has 8 GiB at most, and is received whole or not
+/// at all, whoever is killed.
 ///
 /// When nobody has an end any more, in any process, the other side hears of it: its reader
 /// gets what was sent and then [`is_end_of_file`](crate::Error::is_end_of_file), its writer

@@ -28,7 +28,8 @@ impl RawEnd {
         Ok((Self(one), Self(End::new(Some(back), Some(there), theirs))))
     }
 
-    /// The objects of which the end consists, in the order in which [`open`](Self::open) takes them.
+    /// The objects of which the end consists, in the order in which [`open`](Self::open) takes
+    /// them.
     pub(crate) fn objects(&self) -> Vec<Arc<Object>> {
         self.0.objects()
     }

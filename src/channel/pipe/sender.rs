@@ -1,11 +1,11 @@
 use super::end::{End, What};
 use super::verbs::{ends, sends};
+use crate::Given;
 use crate::channel::item;
 use crate::channel::line;
 use crate::sys::clock::Deadline;
 use crate::wire::handles::Carried;
 use crate::{Data, Result};
-use std::borrow::Borrow;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;

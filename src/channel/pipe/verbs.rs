@@ -51,8 +51,8 @@ macro_rules! sends {
             /// [`is_too_large`](crate::Error::is_too_large) if it has more than 8 GiB,
             /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it.
             #[inline]
-            pub fn send(&self, message: impl Borrow<$message>) -> Result<()> {
-                item::encoded(message.borrow(), |parts, carried| {
+            pub fn send(&self, message: impl Given<$message>) -> Result<()> {
+                item::encoded(message.given(), |parts, carried| {
                     self.0.send_all(parts, What::Value, &carried)
                 })
             }
@@ -61,8 +61,8 @@ macro_rules! sends {
             ///
             /// # Errors
             /// As [`send`](Self::send).
-            pub fn try_send(&self, message: impl Borrow<$message>) -> Result<bool> {
-                item::encoded(message.borrow(), |parts, carried| {
+            pub fn try_send(&self, message: impl Given<$message>) -> Result<bool> {
+                item::encoded(message.given(), |parts, carried| {
                     self.0.send(parts, What::Value, &carried, line::now())
                 })
             }
@@ -75,10 +75,10 @@ macro_rules! sends {
             /// was full all the time.
             pub fn send_timeout(
                 &self,
-                message: impl Borrow<$message>,
+                message: impl Given<$message>,
                 timeout: Duration,
             ) -> Result<()> {
-                let sent = item::encoded(message.borrow(), |parts, carried| {
+                let sent = item::encoded(message.given(), |parts, carried| {
                     self.0.send(parts, What::Value, &carried, Deadline::after(timeout))
                 })?;
                 if sent { Ok(()) } else { Err(line::timeout("room in the pipe", timeout)) }

@@ -26,8 +26,8 @@ pub(super) const DEATHS: usize = LOST + 8;
 pub(super) const MAILS: usize = DEATHS + 8;
 /// Items that were lost because a consumer died while it copied them.
 pub(super) const LOST_IN_COPY: usize = MAILS + 8;
-/// How often consumers told the producers to look whether anybody is there. Producers look at it all the
-/// time, so nothing else is on its cache line.
+/// How often consumers told the producers to look whether anybody is there. Producers look at it
+/// all the time, so nothing else is on its cache line.
 pub(super) const TOLD: usize = LOST + 128;
 /// The table of the large items.
 pub(super) const SEATS_AT: usize = 1024;

@@ -1,10 +1,10 @@
 //! Whether to let the other side get ahead before looking where it is.
 //!
-//! A look takes the cache line of an end away from whoever moves it on, and costs both sides more than
-//! an item does. If one side waits for each item of a stream that the other is putting as fast as it
-//! can, both go at the pace of these looks. If it pauses first, it finds several items, and does not
-//! have to look again for as many. But one that waits for an answer should look at once. Which of
-//! the two it is nobody says, so a handle tries now and then whether pausing pays.
+//! A look takes the cache line of an end away from whoever moves it on, and costs both sides more
+//! than an item does. If one side waits for each item of a stream that the other is putting as fast
+//! as it can, both go at the pace of these looks. If it pauses first, it finds several items, and
+//! does not have to look again for as many. But one that waits for an answer should look at once.
+//! Which of the two it is nobody says, so a handle tries now and then whether pausing pays.
 
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,9 +5,9 @@
 //! looks for a place, waits, or asks how the ring is.
 //!
 //! The state of a seat is one more than the number of its item, which is known only under the put
-//! lock, and 0 before. It is written after the seat was given to the ring, and before the tail moves
-//! on: so a seat of the ring's without a number, or with one that the tail has not passed, seen by
-//! somebody who has the put lock, was left there by a producer that died in between.
+//! lock, and 0 before. It is written after the seat was given to the ring, and before the tail
+//! moves on: so a seat of the ring's without a number, or with one that the tail has not passed,
+//! seen by somebody who has the put lock, was left there by a producer that died in between.
 
 use super::Room;
 use super::ends::{NUMBERS, Position};
@@ -32,7 +32,8 @@ fn numbered(number: u64) -> u64 {
     (number & NUMBERS) + 1
 }
 
-/// Places with at most so many bytes, a mebibyte and what says how long it is, keep their memory ...
+/// Places with at most so many bytes, a mebibyte and what says how long it is, keep their
+/// memory ...
 const KEPT_LEN: usize = (1 << 20) + 64;
 /// ... if they are one of the first so many.
 const KEPT_SEATS: u32 = 16;

@@ -1,7 +1,14 @@
+use super::layout::MAX_INLINE;
+use super::line::{Content, Line};
 use super::*;
 use crate::shm::bytes::Bytes;
+use crate::shm::bytes::CopyOut;
+use crate::shm::owner;
+use crate::sys::clock::Deadline;
+use crate::sys::memfd;
 use std::collections::HashMap;
 use std::thread;
+use std::time::Duration;
 
 /// Nothing beside the items.
 struct Plain;

@@ -1,7 +1,7 @@
 //! Items in shared memory that are not taken in the order in which they were put.
 //!
-//! One lock, under which everything is changed as `journal` says; `blocks` is where the items' bytes
-//! are, and `order` which item is next. `README.md` in this folder has the protocol.
+//! One lock, under which everything is changed as `journal` says; `blocks` is where the items'
+//! bytes are, and `order` which item is next. `README.md` in this folder has the protocol.
 
 mod blocks;
 mod journal;
@@ -251,8 +251,9 @@ impl Store {
         if self.state() == State::Over { 0 } else { self.count(ITEMS) }
     }
 
-    /// Undoes the change of somebody who died in the middle of it. Whoever takes the lock does that,
-    /// but those who only look at counters would see half of the change for as long as nobody does.
+    /// Undoes the change of somebody who died in the middle of it. Whoever takes the lock does
+    /// that, but those who only look at counters would see half of the change for as long as nobody
+    /// does.
     fn settle(&self) {
         if self.count(JOURNAL_AT) == 0 {
             return;
@@ -365,8 +366,8 @@ impl Store {
         Ok(new)
     }
 
-    /// Finds a locker for what goes beside an item, and puts it there. Until the change is kept it is
-    /// a free one, too. False if there is no room.
+    /// Finds a locker for what goes beside an item, and puts it there. Until the change is kept it
+    /// is a free one, too. False if there is no room.
     fn fill_locker<L: Lockers>(
         &self,
         change: &mut Change<'_, Growing>,

@@ -34,8 +34,8 @@ pub(crate) fn is_part<T>() -> bool {
 
 /// The error for a value with parts that have no wrapping.
 pub(crate) const BARE: &str = if cfg!(feature = "ipc-channel") {
-    "a sender, a receiver or shared memory of ipc-channel inside of another value does not travel by \
-     itself: put it into a multiproc::ipc::Ipc"
+    "a sender, a receiver or shared memory of ipc-channel inside of another value does not travel \
+     by itself: put it into a multiproc::ipc::Ipc"
 } else {
     WITHOUT_THE_FEATURE
 };

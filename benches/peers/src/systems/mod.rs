@@ -89,6 +89,8 @@ pub fn all() -> Vec<Box<dyn System>> {
                 paired::<multiproc::primitives::Shared>(),
                 in_place::<multiproc::arrays::Array>(),
                 queued::<multiproc::channels::Processes>(),
+                answered::<multiproc::partners::Answering>(),
+                Box::new(multiproc::partners::Clients),
             ],
         }),
         Box::new(Pooled(multiproc::Multiproc(StartMethod::ForkServer))),
@@ -158,9 +160,6 @@ mod tests {
         let named = |name| systems.iter().find(|system| system.name() == name).unwrap();
         let (fork, spawn) = (named("multiproc_fork"), named("multiproc"));
         for workload in Workload::all() {
-            if workload.talks() {
-                continue;
-            }
             let matters = workload.depends_on_start_method();
             assert_eq!(matches!(fork.part(workload, &settings), Part::Takes), matters);
             assert!(matches!(spawn.part(workload, &settings), Part::Takes));

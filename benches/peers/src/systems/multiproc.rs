@@ -11,6 +11,7 @@ use crate::workload::Workload;
 
 pub mod arrays;
 pub mod channels;
+pub mod partners;
 pub mod primitives;
 
 /// The systems `multiproc` (the default start method), `multiproc_forkserver` and
