@@ -76,7 +76,8 @@ pub fn task(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// # fn main() -> multiproc::Result<()> {
 /// let manager = Manager::start()?;
 /// let counter = CounterProxy::new(&manager, 5)?;
-/// let mut child = Process::spawn(|counter: CounterProxy| counter.add(2).ok(), (counter.clone(),))?;
+/// let add = |counter: CounterProxy| counter.add(2).ok();
+/// let mut child = Process::spawn(add, (counter.clone(),))?;
 /// assert_eq!(child.join()?, Some(7));
 /// assert_eq!(counter.count()?, 7);
 /// # Ok(())

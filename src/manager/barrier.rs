@@ -127,8 +127,9 @@ proxy_type! {
     ///
     /// let manager = Manager::start()?;
     /// let barrier = manager.barrier(2)?;
-    /// let mut other = Process::spawn(|barrier: Barrier| barrier.wait().map(|place|
-    /// place.is_leader()).ok(), (barrier.clone(),))?; let leads = barrier.wait()?.is_leader();
+    /// let wait = |barrier: Barrier| barrier.wait().map(|place| place.is_leader()).ok();
+    /// let mut other = Process::spawn(wait, (barrier.clone(),))?;
+    /// let leads = barrier.wait()?.is_leader();
     /// assert_eq!(other.join()?, Some(!leads)); // one of the two does
     /// # Ok::<(), multiproc::Error>(())
     /// ```

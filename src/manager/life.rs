@@ -189,7 +189,7 @@ impl Manager {
     /// Starts a server that clients with this key can also [`connect`](Manager::connect) to, over a
     /// Unix socket or TCP: Python's `BaseManager(address, authkey)`.
     ///
-    /// See [`connection`](crate::connection) for what the key protects against, and what not. An
+    /// See [`connection`] for what the key protects against, and what not. An
     /// address that other machines can reach must be allowed by
     /// [`ManagerBuilder::allow_remote`].
     ///

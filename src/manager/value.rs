@@ -82,8 +82,11 @@ impl<T: Data + Send + Sync> Value<T> {
     /// ```
     /// let manager = multiproc::Manager::start()?;
     /// let text = manager.value("a".to_owned())?;
-    /// let len = text.update(|text, more: String| { text.push_str(&more); text.len() },
-    /// "bc".to_owned())?; assert_eq!(len, 3);
+    /// let append = |text: &mut String, more: String| {
+    ///     text.push_str(&more);
+    ///     text.len()
+    /// };
+    /// assert_eq!(text.update(append, "bc".to_owned())?, 3);
     /// # Ok::<(), multiproc::Error>(())
     /// ```
     pub fn update<A: Data, R: Data>(
