@@ -6,7 +6,7 @@ use crate::error::Kind;
 use crate::shm::bytes::CopyOut;
 use crate::shm::memory;
 use crate::shm::object::Object;
-use crate::shm::ring::{Got, Next, Progress, Put, Receiving, Ring, Room, SPARE, Sending};
+use crate::shm::ring::{Got, Next, Put, Receiving, Ring, Room, SPARE, Sending};
 use crate::sys::clock::Deadline;
 use crate::wire::handles::{Carried, Received};
 use crate::wire::post::Post;
@@ -15,7 +15,7 @@ use crate::{Error, Execution, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 const KIND: memory::Kind = memory::Kind::new("multiproc-pipe");
@@ -53,10 +53,14 @@ pub(super) struct End {
     watch: Watch,
 }
 
-/// When the writing side last looked whether the other side is there.
+/// What the writing side knows of the other side, without a look.
 #[derive(Debug)]
 struct Watch {
-    /// How far the readers were then; all ones before the first look.
+    /// Whether something came just now that the other side had not sent yet when it was waited for.
+    heard: AtomicBool,
+    /// How often readers that were dropped had said so.
+    told: AtomicU64,
+    /// How far the readers were at the last look; all ones if the next one is due.
     progress: AtomicU64,
     /// In microseconds since `start`.
     looked: AtomicU64,
@@ -69,23 +73,37 @@ const FRESH: u64 = 20;
 impl Watch {
     fn new() -> Self {
         Self {
+            heard: AtomicBool::new(false),
+            told: AtomicU64::new(0),
             progress: AtomicU64::new(u64::MAX),
             looked: AtomicU64::new(0),
             start: Instant::now(),
         }
     }
 
-    /// Whether to look now: if the reader says so, or has taken nothing for a while. If it has
-    /// just taken something it was there a moment ago, which is as much as a look would tell.
+    /// Whether to look now: if a reader says so, or has taken nothing for a while. If it has just
+    /// taken or sent something it was there a moment ago, which is as much as a look would tell.
     #[inline]
-    fn is_due(&self, progress: Progress) -> bool {
-        // Relaxed: a wrong answer is a look too many, or one message later.
-        let before = self.progress.swap(progress.word(), Ordering::Relaxed);
-        if progress.tells() || before == u64::MAX {
+    fn is_due(&self, ring: &Ring) -> bool {
+        // Relaxed, all of them: a wrong answer is a look too many, or one message later.
+        let told = ring.told();
+        if told != self.told.load(Ordering::Relaxed) {
+            self.told.store(told, Ordering::Relaxed);
             return true;
         }
-        if before != progress.word() {
+        if self.heard.load(Ordering::Relaxed) {
+            self.look_again();
             return false;
+        }
+        self.is_due_by_progress(ring.progress())
+    }
+
+    /// As [`is_due`](Self::is_due), if nothing else tells that somebody is there.
+    fn is_due_by_progress(&self, progress: u64) -> bool {
+        let before = self.progress.load(Ordering::Relaxed);
+        self.progress.store(progress, Ordering::Relaxed);
+        if before == u64::MAX || before != progress {
+            return before == u64::MAX;
         }
         let now = self.start.elapsed().as_micros() as u64;
         let is_due = now.saturating_sub(self.looked.load(Ordering::Relaxed)) > FRESH;
@@ -97,7 +115,13 @@ impl Watch {
 
     /// The next look is due at once.
     fn look_again(&self) {
+        self.heard.store(false, Ordering::Relaxed);
         self.progress.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// Something came that had not been sent yet when it was waited for.
+    fn hear(&self) {
+        self.heard.store(true, Ordering::Relaxed);
     }
 }
 
@@ -145,7 +169,7 @@ impl End {
         deadline: Deadline,
     ) -> Result<bool> {
         let (ring, post) = (self.outward()?, self.post()?);
-        if self.watch.is_due(ring.progress()) && post.is_hung_up() {
+        if self.watch.is_due(ring) && post.is_hung_up() {
             self.watch.look_again();
             return Err(nobody_reads());
         }
@@ -185,12 +209,16 @@ impl End {
         deadline: Deadline,
     ) -> Result<Option<(C, Option<Received>)>> {
         let (ring, post) = (self.inward()?, self.post()?);
-        let mut inn = In { post, what, max, refusal: None, message: None, mail: None };
+        let (watch, refusal) = (&self.watch, None);
+        let mut inn = In { post, watch, what, max, refusal, message: None, mail: None };
         match ring.get(&mut inn, deadline) {
             // It is there: the ring has had it copied.
             Ok(Got::Item) => Ok(inn.message.map(|message| (message, inn.mail))),
             Ok(Got::Empty) => Ok(None),
-            Ok(Got::Closed | Got::Over) => Err(end_of_file()),
+            Ok(Got::Closed | Got::Over) => {
+                self.watch.look_again();
+                Err(end_of_file())
+            }
             Err(error) => {
                 Err(inn.refusal.unwrap_or_else(|| Error::memory("no message was received", error)))
             }
@@ -317,6 +345,7 @@ impl Sending for Out<'_> {
 /// A message on its way in.
 struct In<'a, C> {
     post: &'a Post,
+    watch: &'a Watch,
     what: What,
     max: usize,
     refusal: Option<Error>,
@@ -329,6 +358,10 @@ impl<C: Copied> Receiving for In<'_, C> {
     fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<()> {
         self.message = Some(C::copied(bytes)?);
         Ok(())
+    }
+
+    fn waited(&mut self) {
+        self.watch.hear();
     }
 
     fn mail(&mut self, number: u64) -> bool {

@@ -12,8 +12,7 @@ use std::sync::atomic::Ordering;
 pub(super) const CLOSED: u64 = 1;
 /// Somebody sleeps until the end moves on.
 const ASLEEP: u64 = 2;
-/// Somebody wants the bell to be rung when the end moves on (tail); the other side is to look
-/// whether anybody is left here (head).
+/// Somebody wants the bell to be rung when the end moves on.
 pub(super) const POLLED: u64 = 4;
 const FLAGS: u64 = CLOSED | ASLEEP | POLLED;
 
