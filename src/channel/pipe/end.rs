@@ -7,7 +7,7 @@ use crate::shm::bytes::CopyOut;
 use crate::shm::memory;
 use crate::shm::object::Object;
 use crate::shm::ring::{Got, Next, Put, Receiving, Ring, Room, SPARE, Sending};
-use crate::sys::clock::Deadline;
+use crate::sys::clock::{self, Deadline};
 use crate::wire::handles::{Carried, Received};
 use crate::wire::post::Post;
 use crate::wire::travel::Handle;
@@ -15,8 +15,7 @@ use crate::{Error, Execution, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const KIND: memory::Kind = memory::Kind::new("multiproc-pipe");
 /// The word of a ring's memory that tells pipes of different messages apart.
@@ -53,75 +52,36 @@ pub(super) struct End {
     watch: Watch,
 }
 
-/// What the writing side knows of the other side, without a look.
-#[derive(Debug)]
+/// When the writing side last looked whether the other side is there.
+#[derive(Debug, Default)]
 struct Watch {
-    /// Whether something came just now that the other side had not sent yet when it was waited for.
-    heard: AtomicBool,
-    /// How often readers that were dropped had said so.
+    /// How often readers that were dropped had said so then.
     told: AtomicU64,
-    /// How far the readers were at the last look; all ones if the next one is due.
-    progress: AtomicU64,
-    /// In microseconds since `start`.
+    /// On the clock of [`clock::ticks`]; zero if the next look is due at once.
     looked: AtomicU64,
-    start: Instant,
 }
 
-/// How long a look is good, in microseconds, while the readers take nothing.
-const FRESH: u64 = 20;
+/// How long a look is good: 20 us at 2.5 GHz.
+const FRESH: u64 = 50_000;
 
 impl Watch {
-    fn new() -> Self {
-        Self {
-            heard: AtomicBool::new(false),
-            told: AtomicU64::new(0),
-            progress: AtomicU64::new(u64::MAX),
-            looked: AtomicU64::new(0),
-            start: Instant::now(),
-        }
-    }
-
-    /// Whether to look now: if a reader says so, or has taken nothing for a while. If it has just
-    /// taken or sent something it was there a moment ago, which is as much as a look would tell.
+    /// Whether to look now: if a reader says so, or if it was long ago.
     #[inline]
     fn is_due(&self, ring: &Ring) -> bool {
-        // Relaxed, all of them: a wrong answer is a look too many, or one message later.
-        let told = ring.told();
-        if told != self.told.load(Ordering::Relaxed) {
-            self.told.store(told, Ordering::Relaxed);
-            return true;
-        }
-        if self.heard.load(Ordering::Relaxed) {
-            self.look_again();
+        let (told, now) = (ring.told(), clock::ticks());
+        // Relaxed, all of them: a wrong answer is a look too many, or one a moment later.
+        let is_fresh = now.wrapping_sub(self.looked.load(Ordering::Relaxed)) < FRESH;
+        if is_fresh && told == self.told.load(Ordering::Relaxed) {
             return false;
         }
-        self.is_due_by_progress(ring.progress())
+        self.told.store(told, Ordering::Relaxed);
+        self.looked.store(now, Ordering::Relaxed);
+        true
     }
 
-    /// As [`is_due`](Self::is_due), if nothing else tells that somebody is there.
-    fn is_due_by_progress(&self, progress: u64) -> bool {
-        let before = self.progress.load(Ordering::Relaxed);
-        self.progress.store(progress, Ordering::Relaxed);
-        if before == u64::MAX || before != progress {
-            return before == u64::MAX;
-        }
-        let now = self.start.elapsed().as_micros() as u64;
-        let is_due = now.saturating_sub(self.looked.load(Ordering::Relaxed)) > FRESH;
-        if is_due {
-            self.looked.store(now, Ordering::Relaxed);
-        }
-        is_due
-    }
-
-    /// The next look is due at once.
+    /// The next look is due at once: who has been told that nobody is there does not send in vain.
     fn look_again(&self) {
-        self.heard.store(false, Ordering::Relaxed);
-        self.progress.store(u64::MAX, Ordering::Relaxed);
-    }
-
-    /// Something came that had not been sent yet when it was waited for.
-    fn hear(&self) {
-        self.heard.store(true, Ordering::Relaxed);
+        self.looked.store(0, Ordering::Relaxed);
     }
 }
 
@@ -144,7 +104,7 @@ pub(super) fn open_ring(object: Arc<Object>, shape: u64) -> io::Result<Ring> {
 
 impl End {
     pub(super) fn new(outward: Option<Ring>, inward: Option<Ring>, post: Post) -> Arc<Self> {
-        Arc::new(Self { outward, inward, post: Some(post), watch: Watch::new() })
+        Arc::new(Self { outward, inward, post: Some(post), watch: Watch::default() })
     }
 
     fn post(&self) -> Result<&Post> {
@@ -209,8 +169,7 @@ impl End {
         deadline: Deadline,
     ) -> Result<Option<(C, Option<Received>)>> {
         let (ring, post) = (self.inward()?, self.post()?);
-        let (watch, refusal) = (&self.watch, None);
-        let mut inn = In { post, watch, what, max, refusal, message: None, mail: None };
+        let mut inn = In { post, what, max, refusal: None, message: None, mail: None };
         match ring.get(&mut inn, deadline) {
             // It is there: the ring has had it copied.
             Ok(Got::Item) => Ok(inn.message.map(|message| (message, inn.mail))),
@@ -233,7 +192,11 @@ impl End {
 
     /// Whether the other side is gone, in every process.
     pub(super) fn is_alone(&self) -> bool {
-        self.post.as_ref().is_none_or(Post::is_hung_up)
+        let is_alone = self.post.as_ref().is_none_or(Post::is_hung_up);
+        if is_alone {
+            self.watch.look_again();
+        }
+        is_alone
     }
 
     /// How many messages are on the way to this end.
@@ -345,7 +308,6 @@ impl Sending for Out<'_> {
 /// A message on its way in.
 struct In<'a, C> {
     post: &'a Post,
-    watch: &'a Watch,
     what: What,
     max: usize,
     refusal: Option<Error>,
@@ -358,10 +320,6 @@ impl<C: Copied> Receiving for In<'_, C> {
     fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<()> {
         self.message = Some(C::copied(bytes)?);
         Ok(())
-    }
-
-    fn waited(&mut self) {
-        self.watch.hear();
     }
 
     fn mail(&mut self, number: u64) -> bool {

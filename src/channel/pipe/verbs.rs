@@ -44,9 +44,8 @@ macro_rules! sends {
             /// Sends a message, and waits while the pipe is full.
             ///
             /// # Errors
-            /// [`is_closed`](crate::Error::is_closed) if nobody can receive it any more. That is
-            /// told at once when the other side has dropped its ends; when it was killed right
-            /// after it had received or sent something, one more message may be sent in vain.
+            /// [`is_closed`](crate::Error::is_closed) if nobody can receive it any more. What
+            /// is sent within 50 us after the other side was killed may be sent in vain.
             /// [`is_encode`](crate::Error::is_encode) if it cannot be encoded,
             /// [`is_too_large`](crate::Error::is_too_large) if it has more than 8 GiB,
             /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it.

@@ -46,11 +46,6 @@ impl Position {
     }
 }
 
-/// A word of an end without its flags.
-pub(super) fn position_of(word: u64) -> u64 {
-    word & !FLAGS
-}
-
 /// How many items are from where one word of an end is to where another one is.
 pub(super) fn distance(from: u64, to: u64) -> u64 {
     (to >> NUMBER).wrapping_sub(from >> NUMBER) & NUMBERS

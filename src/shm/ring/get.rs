@@ -41,8 +41,6 @@ pub(crate) trait Receiving {
     fn taking(&mut self, _item: Next) -> io::Result<()> {
         Ok(())
     }
-    /// The item that was taken was not there yet when it was asked for.
-    fn waited(&mut self) {}
     /// Asked before each sleep: whether there is nobody to wait for.
     fn is_over(&mut self) -> bool {
         false
@@ -90,9 +88,6 @@ impl Ring {
                 return Ok(Got::Empty);
             };
             if self.take(turn, receiving)? {
-                if wait.is_some() {
-                    receiving.waited();
-                }
                 return Ok(Got::Item);
             }
             if deadline.passed() && self.is_empty() {

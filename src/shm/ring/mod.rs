@@ -203,13 +203,6 @@ impl Ring {
         closed || !self.is_empty()
     }
 
-    /// How far the consumers are: another number whenever they have taken something, and never all
-    /// ones. Asking often costs them time.
-    pub(crate) fn progress(&self) -> u64 {
-        // Relaxed: it is only compared.
-        ends::position_of(self.head().load(Ordering::Relaxed))
-    }
-
     /// Producers are to look whether anybody is there, when they next put an item.
     pub(crate) fn tell_producers(&self) {
         // Release: who finds it so finds what the caller did before.
