@@ -93,6 +93,23 @@ macro_rules! sends {
                 self.0.send_all(parts, What::Raw, &Carried::new())
             }
 
+            /// As [`send_bytes`](Self::send_bytes), waiting so long at most: zero is a try,
+            /// centuries are for ever.
+            ///
+            /// # Errors
+            /// As [`send_timeout`](Self::send_timeout).
+            pub fn send_bytes_timeout(
+                &self,
+                bytes: impl AsRef<[u8]>,
+                timeout: Duration,
+            ) -> Result<()> {
+                let (parts, until) = ([bytes.as_ref(), &[]], Deadline::after(timeout));
+                match self.0.send(parts, What::Raw, &Carried::new(), until)? {
+                    true => Ok(()),
+                    false => Err(line::timeout("room in the pipe", timeout)),
+                }
+            }
+
             /// Whether nobody can receive any more what is sent here.
             #[must_use]
             pub fn is_closed(&self) -> bool {
@@ -162,6 +179,19 @@ macro_rules! receives {
                     {
                         return Ok(bytes.into_vec());
                     }
+                }
+            }
+
+            /// As [`recv_bytes`](Self::recv_bytes), waiting so long at most: zero is a try,
+            /// centuries are for ever.
+            ///
+            /// # Errors
+            /// As [`recv_bytes`](Self::recv_bytes), and [`is_timeout`](crate::Error::is_timeout) if
+            /// nothing came.
+            pub fn recv_bytes_timeout(&self, max: usize, timeout: Duration) -> Result<Vec<u8>> {
+                match self.0.recv::<Bytes>(What::Raw, max, Deadline::after(timeout))? {
+                    Some((bytes, _)) => Ok(bytes.into_vec()),
+                    None => Err(line::timeout("message", timeout)),
                 }
             }
 
