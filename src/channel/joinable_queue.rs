@@ -123,7 +123,7 @@ impl<T: Data> JoinableQueue<T> {
     /// # Errors
     /// [`is_timeout`](Error::is_timeout) if some were not done all the time.
     pub fn join_timeout(&self, timeout: Duration) -> Result<()> {
-        match self.0.join_until(line::after(timeout)) {
+        match self.0.join_until(Deadline::after(timeout)) {
             true => Ok(()),
             false => Err(line::timeout("end of all items of the queue", timeout)),
         }

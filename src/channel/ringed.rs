@@ -11,7 +11,7 @@ use crate::sys::clock::Deadline;
 use crate::wire::handles::{Carried, Received};
 use crate::wire::post::{Outgoing, Post};
 use crate::wire::travel::Handle;
-use crate::{Data, Result};
+use crate::{Data, Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 use std::marker::PhantomData;
@@ -94,7 +94,7 @@ impl<T: Data> Ringed<T> {
     ) -> Result<Option<T>> {
         let mut taking = Taking { post: &self.post, note, item: None, mail: None };
         let got = self.ring.get(&mut taking, deadline);
-        match got.map_err(|error| line::trouble("no item was taken", error))? {
+        match got.map_err(|error| Error::memory("no item was taken", error))? {
             // It is there: the ring has had it copied.
             Got::Item => taking.item.map(|item| item.decoded(taking.mail)).transpose(),
             Got::Empty => Ok(None),
@@ -111,7 +111,7 @@ impl<T: Data> Ringed<T> {
         deadline: Deadline,
     ) -> Result<bool> {
         let put = self.ring.put(bytes, &mut Outgoing(&self.post, carried), deadline);
-        match put.map_err(|error| line::trouble("the item was not put", error))? {
+        match put.map_err(|error| Error::memory("the item was not put", error))? {
             Put::Done { rings } => {
                 if rings {
                     self.post.ring();
@@ -119,6 +119,7 @@ impl<T: Data> Ringed<T> {
                 Ok(true)
             }
             Put::Full => Ok(false),
+            Put::TooLarge => Err(line::too_large("the item was not put", bytes)),
             Put::Closed | Put::Over => Err(line::closed(NO_PUT)),
         }
     }

@@ -158,11 +158,9 @@ impl End {
                 Ok(true)
             }
             Ok(Put::Full) => Ok(false),
+            Ok(Put::TooLarge) => Err(line::too_large("the message was not sent", parts)),
             Ok(Put::Closed | Put::Over) => Err(nobody_reads()),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(nobody_reads()),
-            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-                Err(Error::new(Kind::TooLarge, "the message was not sent").with_source(error))
-            }
             Err(error) => Err(Error::memory("the message was not sent", error)),
         }
     }

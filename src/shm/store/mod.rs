@@ -474,7 +474,7 @@ impl Store {
         self.word(STATE as usize).fetch_max(state as u64, AcqRel);
         // Whoever has the lock for long, or for ever, cannot keep this from happening: the state is
         // there already, and whoever sleeps looks again by the clock.
-        let locked = self.lock(Deadline::after(Duration::ZERO))?;
+        let locked = self.lock(Deadline::now())?;
         if let Some(locked) = &locked
             && state == State::Over
         {
