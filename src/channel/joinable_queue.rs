@@ -1,10 +1,9 @@
 use super::line::{self, Line, QueueStats, Shutdown, queue_travels, verbs};
-use super::ringed::{OWN, Ringed};
+use super::ringed::Ringed;
 use super::unfinished::{Account, TooMany};
 use crate::shm::memory::Kind;
 use crate::shm::owner::{self, Look};
-use crate::shm::ring::Ring;
-use crate::shm::ring::Room;
+use crate::shm::ring::{Ring, Room, SPARE};
 use crate::shm::seats::{EXAMINED, SEATS, Seats, TABLE};
 use crate::sys::clock::Deadline;
 use crate::wire::post::Post;
@@ -15,10 +14,10 @@ use std::time::Duration;
 
 const KIND: Kind = Kind::new("multiproc-joinable-queue");
 /// The word on which those sleep who join.
-const BELL: usize = OWN;
+const BELL: usize = SPARE;
 /// How many items processes had that died before they were done.
-const ABANDONED: usize = OWN + 8;
-const SEATS_AT: usize = OWN + 64;
+const ABANDONED: usize = SPARE + 8;
+const SEATS_AT: usize = SPARE + 64;
 const _: () = assert!(SEATS_AT + TABLE <= 64 * 1024, "the words end with the ring's header");
 
 /// A [`Queue`](crate::Queue) that knows which items are done, so that one can wait until all are:

@@ -1,6 +1,7 @@
 //! What all queues have in common: the verbs, and the words for what went wrong.
 
 use crate::error::Kind;
+use crate::shm::memory::number_of;
 use crate::shm::ring::MAX_ITEM;
 use crate::sys::clock::Deadline;
 use crate::{Error, Execution, Result};
@@ -105,10 +106,8 @@ pub(super) fn checked_capacity(capacity: usize) -> Result<u64> {
 
 /// A number for a type: handles of queues of different types do not open each other's objects.
 pub(super) fn shape<T>() -> u64 {
-    // FNV-1a, over the name: all processes run the same build.
-    std::any::type_name::<T>().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    // All processes run the same build, so they call it the same.
+    number_of(std::any::type_name::<T>())
 }
 
 /// The items of a queue, as they can be taken, until it is closed and empty: what iterating over a

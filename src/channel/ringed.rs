@@ -6,7 +6,7 @@ use super::line::{self, Line, NO_GET, NO_PUT, QueueStats, Shutdown};
 use crate::shm::bytes::CopyOut;
 use crate::shm::memory::Kind;
 use crate::shm::object::Object;
-use crate::shm::ring::{Got, Next, Put, Receiving, Ring, Room, SPARE};
+use crate::shm::ring::{Got, Next, Put, Receiving, Ring, Room};
 use crate::sys::clock::Deadline;
 use crate::wire::handles::{Carried, Received};
 use crate::wire::post::{Outgoing, Post};
@@ -16,12 +16,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-/// The word of the ring's memory that tells queues of different items apart.
-const SHAPE: usize = SPARE;
-/// The words from here on belong to the type of queue.
-pub(super) const OWN: usize = SPARE + 64;
 
 /// A queue made of a ring.
 pub(super) struct Ringed<T> {
@@ -39,19 +33,13 @@ impl<T> Clone for Ringed<T> {
 impl<T: Data> Ringed<T> {
     /// Makes an empty queue.
     pub(super) fn create(kind: Kind, room: Room) -> io::Result<Self> {
-        let ring = Ring::create(kind, room)?;
-        // Relaxed: nobody else has it yet.
-        ring.memory().word(SHAPE).store(line::shape::<T>(), Ordering::Relaxed);
+        let ring = Ring::create(kind, line::shape::<T>(), room)?;
         Ok(Self { ring, post: Post::to_self()?, types: PhantomData })
     }
 
     /// The queue in objects that were received.
     fn open(kind: Kind, ring: Arc<Object>, post: Arc<Object>) -> io::Result<Self> {
-        let ring = Ring::open(ring, kind)?;
-        // Relaxed: written before it was sent.
-        if ring.memory().word(SHAPE).load(Ordering::Relaxed) != line::shape::<T>() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a queue of other items"));
-        }
+        let ring = Ring::open(ring, kind, line::shape::<T>())?;
         Ok(Self { ring, post: Post::open(post), types: PhantomData })
     }
 

@@ -8,7 +8,6 @@ use crate::sys::clock::Deadline;
 use crate::sys::memfd;
 use std::collections::HashMap;
 use std::thread;
-use std::time::Duration;
 
 /// Nothing beside the items.
 struct Plain;
@@ -38,7 +37,7 @@ impl Receiving for Item {
 const KIND: Kind = Kind::new("multiproc-test-ring");
 
 fn ring(room: Room) -> Ring {
-    Ring::create(KIND, room).expect("ring")
+    Ring::create(KIND, 0, room).expect("ring")
 }
 
 fn put(ring: &Ring, bytes: &[u8], deadline: Deadline) -> Put {
