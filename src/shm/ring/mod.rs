@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use get::{Got, Next, Receiving};
-pub(crate) use layout::SPARE;
+pub(crate) use layout::{MAX_ITEM, SPARE};
 pub(crate) use put::{Put, Sending};
 
 /// How much a ring may hold.
@@ -60,22 +60,6 @@ impl Clone for Ring {
     }
 }
 
-/// How far the consumers were.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Progress(u64);
-
-impl Progress {
-    /// Whether the producers are to look whether anybody is there.
-    pub(crate) fn tells(self) -> bool {
-        self.0 & POLLED != 0
-    }
-
-    /// A word for comparison; never all ones.
-    pub(crate) fn word(self) -> u64 {
-        ends::position_of(self.0)
-    }
-}
-
 /// What happened to a ring so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -87,7 +71,7 @@ pub(crate) struct Counts {
     pub(crate) deaths: u64,
 }
 
-type Words = [AtomicU64; layout::LOST / 8];
+type Words = [AtomicU64; layout::TOLD / 8 + 1];
 
 fn damaged<T>() -> io::Result<T> {
     let what = "the shared memory of a queue is damaged: another process wrote to it";
@@ -95,22 +79,22 @@ fn damaged<T>() -> io::Result<T> {
 }
 
 impl Ring {
-    /// Makes an empty ring.
-    pub(crate) fn create(kind: Kind, room: Room) -> io::Result<Self> {
+    /// Makes an empty ring; `shape` tells rings of different items apart.
+    pub(crate) fn create(kind: Kind, shape: u64, room: Room) -> io::Result<Self> {
         let count = match room {
             Room::Items(limit) => limit,
             Room::Bytes => 0,
             Room::Unlimited => u64::MAX,
         };
         let there = Generation(0).at() + Generation(0).len();
-        let memory = Memory::create_sparse(kind, count, there, layout::FILE)?;
+        let memory = Memory::create_sparse(kind, shape, count, there, layout::FILE)?;
         Ok(Self::of(memory, room))
     }
 
     /// The handle of a ring that was received.
-    pub(crate) fn open(object: Arc<Object>, kind: Kind) -> io::Result<Self> {
+    pub(crate) fn open(object: Arc<Object>, kind: Kind, shape: u64) -> io::Result<Self> {
         let there = Generation(0).at() + Generation(0).len();
-        let memory = Memory::open_sparse(object, kind, there)?;
+        let memory = Memory::open_sparse(object, kind, shape, there)?;
         let room = match memory.count() {
             0 => Room::Bytes,
             u64::MAX => Room::Unlimited,
@@ -219,16 +203,17 @@ impl Ring {
         closed || !self.is_empty()
     }
 
-    /// How far the consumers are: another one whenever they have taken something.
-    #[inline]
-    pub(crate) fn progress(&self) -> Progress {
-        // Relaxed: it is only compared.
-        Progress(self.head().load(Ordering::Relaxed))
-    }
-
     /// Producers are to look whether anybody is there, when they next put an item.
     pub(crate) fn tell_producers(&self) {
-        ends::mark(self.head(), POLLED);
+        // Release: who finds it so finds what the caller did before.
+        self.words()[layout::TOLD / 8].fetch_add(1, Ordering::Release);
+    }
+
+    /// How often producers were told to look.
+    #[inline]
+    pub(crate) fn told(&self) -> u64 {
+        // Acquire: see above.
+        self.words()[layout::TOLD / 8].load(Ordering::Acquire)
     }
 
     /// Whoever puts the next item is to ring the bell.
