@@ -189,8 +189,10 @@ fn a_pool_that_is_terminated_meanwhile_has_let_go_when_the_call_returns() {
         let lent = scope.spawn(move || {
             pool.for_each_chunk_mut_with(&counted, v, 1, |count, number, chunk| {
                 // All of it is never done: it ends when the pool is terminated.
-                while number >= 1000 {
-                    std::thread::park();
+                if number >= 1000 {
+                    loop {
+                        std::thread::park();
+                    }
                 }
                 chunk[0] += 1;
                 count.fetch_add(1);
