@@ -338,6 +338,28 @@ fn a_notification_that_a_killed_waiter_did_not_hear_goes_to_the_next() {
 }
 
 #[test]
+fn a_notification_for_a_waiter_that_has_just_been_killed_goes_to_the_next() {
+    let manager = manager();
+    for _ in 0..5 {
+        let (lock, changed) = (manager.lock().unwrap(), manager.condition().unwrap());
+        let list = manager.list().unwrap();
+        let [first, second] = [0, 1].map(|who: u32| {
+            let process = start(wait_and_push, (lock.clone(), changed.clone(), list.clone(), who));
+            wait_until("it waits", || {
+                let _guard = lock.lock().expect("nobody dies");
+                list.len().unwrap() == who as usize + 1
+            });
+            process
+        });
+        // The server looks for the dead every now and then, and for this one perhaps not yet.
+        kill(first);
+        changed.notify_one().unwrap();
+        finish(second);
+        assert_eq!(list.snapshot().unwrap(), [0, 1, 101]);
+    }
+}
+
+#[test]
 fn a_condition_takes_an_rlock_again_as_often() {
     let manager = manager();
     let (lock, changed) = (manager.rlock().unwrap(), manager.condition().unwrap());

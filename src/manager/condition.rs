@@ -44,6 +44,10 @@ impl Departure for Waiters {
             }
         });
     }
+
+    fn unheard(&self) {
+        self.0.change(|queue| queue.notify(1));
+    }
 }
 
 pub(super) mod sealed {
@@ -69,7 +73,7 @@ proxy_type! {
     /// It works with the guards of a [`Lock`](super::Lock) or an [`RLock`](super::RLock) of the
     /// manager, like [`multiproc::Condition`](crate::Condition) with those in shared memory.
     /// Notifications go to those who have waited longest; one for a waiter that is killed before it
-    /// has heard of it goes to the next.
+    /// asks for the lock again goes to the next.
     ///
     /// ```
     /// use multiproc::{Manager, Process};
@@ -138,7 +142,13 @@ impl Condition {
             let notified = waiters.0.wait(caller, timeout, is_notified);
             // A notification that comes just now counts.
             let late = || waiters.0.change(|queue| queue.waiting.remove(&ticket));
-            Ok(notified.unwrap_or_else(|| late().is_some_and(|(_, notified)| notified)))
+            let notified = notified.unwrap_or_else(|| late().is_some_and(|(_, notified)| notified));
+            if notified {
+                // Whoever hears it asks for the lock next.
+                let teller: Weak<Waiters> = Arc::downgrade(waiters);
+                caller.tells(teller);
+            }
+            Ok(notified)
         };
         let notified: bool = self.0.raw(wait, (&ticket, &timeout))?;
         Ok((G::again(lock)?, notified))
