@@ -7,7 +7,7 @@ use common::temp::TempDir;
 use common::wire::{Raw, header};
 use common::{PATIENCE, watchdog};
 use multiproc::connection::{Address, Client, Connection, Listener};
-use multiproc::{Data, Event, Execution, Mutex, Process};
+use multiproc::{Data, Event, Execution, Mutex, Process, wait};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -299,8 +299,13 @@ fn the_messages_can_be_gone_through_until_the_end() {
     let rest: Vec<_> = here.iter().collect();
     assert!(matches!(&rest[..], [Err(error)] if error.is_disconnected()), "{rest:?}");
     let (here, there) = pair::<u8, u8>();
+    there.send(7).unwrap();
     drop(there);
-    assert_eq!(here.iter().count(), 0);
+    let mut sum = 0;
+    for number in &here {
+        sum += number.unwrap();
+    }
+    assert_eq!(sum, 7);
 }
 
 #[test]
@@ -491,6 +496,22 @@ fn accept_tells_who_came_last_and_gives_up_in_time() {
     assert_eq!(accept::<u8, u8>(&unix).peer(), None, "a Unix client has no address");
     assert_eq!(unix.last_accepted(), None);
     client.join().unwrap();
+}
+
+#[test]
+fn a_listener_is_ready_when_a_client_has_knocked_and_when_it_was_closed() {
+    watchdog();
+    let listener = listen(Address::unique().unwrap());
+    assert!(wait(&[&listener], Some(Duration::ZERO)).unwrap().is_empty());
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| connect::<u8, u8>(listener.address()));
+        assert_eq!(wait(&[&listener], Some(PATIENCE)).unwrap(), [0]);
+        accept::<u8, u8>(&listener);
+        client.join().unwrap();
+    });
+    assert!(wait(&[&listener], Some(Duration::ZERO)).unwrap().is_empty());
+    listener.close();
+    assert_eq!(wait(&[&listener], Some(PATIENCE)).unwrap(), [0]);
 }
 
 #[test]

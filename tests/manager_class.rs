@@ -3,7 +3,7 @@
 mod common;
 
 use common::sync::{finish, finish_all, start};
-use common::watchdog;
+use common::{wait_until, watchdog};
 use multiproc::Manager;
 use multiproc::manager::{Dict, List};
 use std::collections::BTreeMap;
@@ -136,6 +136,80 @@ fn constructors_have_any_name_and_arguments_that_are_proxies() {
     let named = BankProxy::named(&manager, 2, 4).unwrap();
     assert_eq!(named.give(1, 9).unwrap(), Some(4));
     assert_eq!(Remote::new(&manager).unwrap().get().unwrap(), 7);
+}
+
+/// What must be given before there is an object.
+struct Account {
+    owner: String,
+}
+
+type AccountResult<T> = Result<T, BTreeMap<u32, String>>;
+
+#[multiproc::managed]
+impl Account {
+    pub fn open(owner: String, deposit: u64) -> Result<Self, String> {
+        match deposit {
+            0 => Err(format!("{owner} has nothing")),
+            666 => panic!("the devil's own deposit"),
+            _ => Ok(Self { owner }),
+        }
+    }
+
+    /// The error of an alias is known to the compiler only.
+    pub fn of(owner: String) -> AccountResult<Account> {
+        let problems: BTreeMap<u32, String> =
+            owner.is_empty().then(|| (1, "nobody".to_owned())).into_iter().collect();
+        if problems.is_empty() { Ok(Self { owner }) } else { Err(problems) }
+    }
+
+    /// Fails with an error of this crate, when it makes an object of its own.
+    pub fn with_book(book: List<String>) -> multiproc::Result<Self> {
+        book.push("opened".to_owned())?;
+        let owner = book.get(7)?.unwrap_or_default();
+        book.swap(0, 9)?;
+        Ok(Self { owner })
+    }
+
+    pub fn owner(&self) -> String {
+        self.owner.clone()
+    }
+}
+
+#[test]
+fn a_constructor_that_fails_gives_its_error_and_no_object() {
+    watchdog();
+    let manager = Manager::start().unwrap();
+    let open = |manager: Manager, deposit: u64| {
+        AccountProxy::open(&manager, "Eve".to_owned(), deposit)
+            .map(|account| account.map(|account| account.owner().expect("the server lives")))
+    };
+    let there = |deposit: u64| finish(start(open, (manager.clone(), deposit)));
+    assert_eq!(there(0).unwrap().unwrap_err(), "Eve has nothing");
+    assert_eq!(there(5).unwrap().unwrap(), "Eve");
+    let error = there(666).unwrap_err();
+    assert!(error.is_panic(), "{error}");
+    assert_eq!(error.panic().unwrap().message, "the devil's own deposit");
+    wait_until("nothing is left of them", || manager.objects().unwrap() == 0);
+
+    let problems = AccountProxy::of(&manager, String::new()).unwrap().unwrap_err();
+    assert_eq!(problems[&1], "nobody");
+    assert_eq!(manager.objects().unwrap(), 0);
+    let account = AccountProxy::of(&manager, "Bob".to_owned()).unwrap().unwrap();
+    assert_eq!((account.owner().unwrap(), manager.objects().unwrap()), ("Bob".to_owned(), 1));
+}
+
+#[test]
+fn the_error_of_a_constructor_may_be_one_of_a_call_that_it_made() {
+    watchdog();
+    let manager = Manager::start().unwrap();
+    let book = manager.list::<String>().unwrap();
+    let error = AccountProxy::with_book(&manager, book.clone()).unwrap().unwrap_err();
+    assert!(error.is_invalid_input(), "{error}");
+    assert_eq!((book.snapshot().unwrap(), manager.objects().unwrap()), (vec!["opened".into()], 1));
+    // That of the call itself is the outer one.
+    manager.shutdown();
+    let error = AccountProxy::open(&manager, "Eve".to_owned(), 1).unwrap_err();
+    assert!(error.is_disconnected(), "{error}");
 }
 
 #[test]

@@ -91,6 +91,13 @@ fn raw_bytes_travel_beside_values_and_each_is_received_as_what_it_is() {
     assert_eq!(receiver.recv_bytes(3).expect("still there"), [1, 2, 3]);
     assert!(receiver.recv_bytes(9).expect_err("a value").is_decode());
     assert_eq!(receiver.recv().expect("the value"), 7);
+    let error = receiver.recv_bytes_timeout(9, Duration::from_millis(1)).expect_err("none");
+    assert!(error.is_timeout(), "{error}");
+    sender.send_bytes_timeout([4; 9], Duration::ZERO).expect("there is room");
+    assert_eq!(receiver.recv_bytes_timeout(9, Duration::ZERO).expect("it is there"), [4; 9]);
+    let full = |_| sender.send_bytes_timeout([0; 50_000], Duration::ZERO).err();
+    let error = (0..1000).find_map(full).expect("a pipe that is never full");
+    assert!(error.is_timeout(), "{error}");
 }
 
 fn hold(sender: PipeSender<u32>, go: Event) {
@@ -163,9 +170,8 @@ fn a_writer_is_told_when_nobody_reads() {
             go.set();
             finish(process);
         }
-        // After a kill one message may go unnoticed.
-        let error = (0..2).find_map(|_| sender.send(vec![2]).err());
-        assert!(error.expect("nobody reads").is_closed());
+        assert!(sender.is_closed());
+        assert!(sender.send(vec![2]).expect_err("nobody reads").is_closed());
         assert!(sender.send_bytes([1]).expect_err("nobody reads").is_closed());
     }
 }

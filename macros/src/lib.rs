@@ -44,7 +44,9 @@ pub fn task(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// same methods, each of which calls the object in the server and returns what that returns in a
 /// [`multiproc::Result`](../multiproc/type.Result.html). Public methods with `&self` run beside each
 /// other, those with `&mut self` alone. A public function that returns `Self` is a constructor; the
-/// proxy's has the manager in front. Whatever is not `pub` does not exist for clients.
+/// proxy's has the manager in front. One that returns a `Result<Self, E>` (or an alias of that) may
+/// fail: the proxy's returns a `Result` of the proxy, or the `E`, in that of the call, and after an
+/// `E` there is no object. Whatever is not `pub` does not exist for clients.
 ///
 /// Arguments and values travel, so they are [`Data`](../multiproc/trait.Data.html); the type itself
 /// does not, so it can have anything in it that threads can share. An `Err` of a method is a value

@@ -4,8 +4,8 @@ use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{
-    Attribute, Error, FnArg, ImplItem, ImplItemFn, ItemImpl, Pat, ReceiverKind, Result, ReturnType,
-    Type, Visibility, parse2,
+    Attribute, Error, FnArg, GenericArgument, ImplItem, ImplItemFn, ItemImpl, Pat, PathArguments,
+    ReceiverKind, Result, ReturnType, Type, Visibility, parse2,
 };
 
 /// Leaves the methods as they are and adds the proxy.
@@ -144,6 +144,8 @@ enum Receiver {
     Exclusive,
     /// None: it makes an object.
     Constructor,
+    /// None: it makes an object, or an error of this type.
+    FallibleConstructor(TokenStream),
 }
 
 fn method(
@@ -164,7 +166,7 @@ fn method(
             replace_self(ty.to_token_stream(), class)
         }
     };
-    let receiver = receiver(function, &output, class)?;
+    let receiver = receiver(function, class)?;
     // A method that is not there has types that may not be there.
     let conditions: Vec<&Attribute> =
         function.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).collect();
@@ -209,6 +211,20 @@ fn method(
             }
         });
     }
+    if let Receiver::FallibleConstructor(error) = receiver {
+        let span = signature.output.span();
+        travelling.push(quote_spanned!(span=> #(#conditions)* travels::<#error>();));
+        return Ok(quote! {
+            #head
+            pub fn #name(
+                #manager: &::multiproc::Manager
+                #(, #names: #types)*
+            ) -> ::multiproc::Result<::core::result::Result<Self, #error>> {
+                let made = #manager.try_create(|#pattern| #call(#(#names),*), #arguments)?;
+                ::core::result::Result::Ok(made.map(Self))
+            }
+        });
+    }
     if let ReturnType::Type(_, ty) = &signature.output {
         travelling.push(quote_spanned!(ty.span()=> #(#conditions)* travels::<#output>();));
     }
@@ -248,15 +264,14 @@ fn check(function: &ImplItemFn) -> Result<()> {
     Ok(())
 }
 
-fn receiver(function: &ImplItemFn, output: &TokenStream, class: &Ident) -> Result<Receiver> {
+fn receiver(function: &ImplItemFn, class: &Ident) -> Result<Receiver> {
     let Some(receiver) = function.sig.receiver() else {
-        if *class == output.to_string() {
-            return Ok(Receiver::Constructor);
-        }
-        let message = "a public function of a managed type has a `&self` or a `&mut self`, or is a \
-                       constructor and returns `Self`. Make it `pub(crate)` to keep it out of the \
-                       proxy";
-        return Err(Error::new_spanned(&function.sig, message));
+        return constructor(&function.sig.output, class).ok_or_else(|| {
+            let message = "a public function of a managed type has a `&self` or a `&mut self`, or \
+                           is a constructor and returns `Self` or a `Result<Self, E>`. Make it \
+                           `pub(crate)` to keep it out of the proxy";
+            Error::new_spanned(&function.sig, message)
+        });
     };
     match &receiver.kind {
         ReceiverKind::Reference(_, None, Some(_)) => Ok(Receiver::Exclusive),
@@ -266,6 +281,29 @@ fn receiver(function: &ImplItemFn, output: &TokenStream, class: &Ident) -> Resul
             "a managed method takes `&self` or `&mut self`: the object stays in the server",
         )),
     }
+}
+
+/// What makes an object returns `Self`, or a `Result` of it, or an alias of that.
+fn constructor(output: &ReturnType, class: &Ident) -> Option<Receiver> {
+    let is_class = |ty: &Type| *class == replace_self(ty.to_token_stream(), class).to_string();
+    let ReturnType::Type(_, output) = output else { return None };
+    if is_class(output) {
+        return Some(Receiver::Constructor);
+    }
+    let Type::Path(path) = &**output else { return None };
+    let last = path.path.segments.last()?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
+    let made = arguments.args.first()?;
+    let GenericArgument::Type(made) = made else { return None };
+    if !is_class(made) || !last.ident.to_string().ends_with("Result") {
+        return None;
+    }
+    let output = replace_self(output.to_token_stream(), class);
+    let error = match arguments.args.get(1) {
+        Some(error) => replace_self(error.to_token_stream(), class),
+        None => quote!(<#output as ::multiproc::__private::Fallible>::Error),
+    };
+    Some(Receiver::FallibleConstructor(error))
 }
 
 fn refuse_references(ty: &Type, message: &str) -> Result<()> {

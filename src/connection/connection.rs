@@ -1,6 +1,6 @@
-use super::Address;
 use super::frame::{Frame, Kind as FrameKind};
 use super::framed::{Framed, Outgoing};
+use super::{Address, Messages};
 use crate::Given;
 use crate::codec::{self, NotDecoded, NotEncoded, Reader, decode_value, encode_value, may_carry};
 use crate::error::Kind;
@@ -331,23 +331,8 @@ impl<S, R: Data> Connection<S, R> {
     }
 
     /// The messages, one after the other, until the end of file; a disconnection is the last item.
-    pub fn iter(&self) -> impl Iterator<Item = Result<R>> + '_ {
-        let mut is_over = false;
-        std::iter::from_fn(move || {
-            if is_over {
-                return None;
-            }
-            match self.recv() {
-                Err(error) if error.is_end_of_file() => {
-                    is_over = true;
-                    None
-                }
-                message => {
-                    is_over = message.as_ref().is_err_and(Error::is_disconnected);
-                    Some(message)
-                }
-            }
-        })
+    pub fn iter(&self) -> Messages<'_, S, R> {
+        Messages::of(self)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::sys::stream::{self, Family, Interest, Listening, Place};
 use crate::{Error, Execution, Result};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -397,6 +397,15 @@ impl Listener {
 
     fn failure(&self, what: &str, error: io::Error) -> Error {
         Error::os(format!("the listener at {} {what}", self.address), error)
+    }
+}
+
+/// The socket that listens, for [`wait`](crate::wait): it is readable when a client has knocked, or
+/// the listener was closed. Then call [`accept_timeout`](Listener::accept_timeout) with as much time
+/// as a handshake may take, because handshakes go on in that call only.
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

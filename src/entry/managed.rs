@@ -356,6 +356,25 @@ where
     }
 }
 
+struct TryMake<F, O, A, E>(PhantomData<(F, O, A, E)>);
+
+impl<F, O, A, E> TryMake<F, O, A, E>
+where
+    F: Fn(A) -> std::result::Result<O, E> + Copy + Send + Sync + 'static,
+    O: Send + Sync + 'static,
+    A: Encode,
+    E: Data,
+{
+    const ENTRY: &'static Entry = &Entry::new(Self::run);
+
+    fn run(_: &Target, _: &dyn Caller, arguments: &[u8]) -> Result<Answer> {
+        match conjure::<F>()(decode::<A>(arguments)?) {
+            Ok(made) => Ok(Answer::Made(Arc::new(made))),
+            Err(why) => value(&why),
+        }
+    }
+}
+
 struct Spawn<F, O, A, N>(PhantomData<(F, O, A, N)>);
 
 impl<F, O, A, N> Spawn<F, O, A, N>
@@ -430,6 +449,18 @@ where
 {
     const { assert_captures_nothing::<F>() };
     name::<F>(Make::<F, O, A>::ENTRY)
+}
+
+/// The entry of a function that makes an object, or gives a value that says why not.
+pub(crate) fn try_make_entry<F, O, A, E>(_function: F) -> Result<ManagedEntry>
+where
+    F: Fn(A) -> std::result::Result<O, E> + Copy + Send + Sync + 'static,
+    O: Send + Sync + 'static,
+    A: Encode,
+    E: Data,
+{
+    const { assert_captures_nothing::<F>() };
+    name::<F>(TryMake::<F, O, A, E>::ENTRY)
 }
 
 /// The entry of a method, of an object that synchronises itself, that makes another object.

@@ -24,7 +24,8 @@ pub use lend::Lent;
 pub(crate) use lend::{Cut, Elements, Exclusive, Shared, chunk_entry};
 pub(crate) use managed::{
     Answer, Caller, Departure, Look, ManagedEntry, Target, call_managed, holds, holds_any,
-    is_answering, make_entry, raw_entry, read_entry, show_entry, spawn_entry, write_entry,
+    is_answering, make_entry, raw_entry, read_entry, show_entry, spawn_entry, try_make_entry,
+    write_entry,
 };
 pub(crate) use panics::{catch, install_hook};
 pub use registry::{TASKS, TaskInfo, tasks};

@@ -99,6 +99,14 @@ impl<R: Data> AsyncResult<R> {
         got.ok_or_else(|| Error::new(Kind::Timeout(Execution::Unknown), late))
     }
 
+    /// Waits until the call is done.
+    ///
+    /// # Errors
+    /// As [`wait_timeout`](AsyncResult::wait_timeout).
+    pub fn wait(&self) -> Result<()> {
+        self.wait_timeout(Duration::MAX).map(drop)
+    }
+
     /// Waits until the call is done, for `timeout` at most; whether it is.
     ///
     /// # Errors
@@ -116,6 +124,30 @@ impl<R: Data> AsyncResult<R> {
     /// As [`wait_timeout`](AsyncResult::wait_timeout).
     pub fn ready(&self) -> Result<bool> {
         self.wait_timeout(Duration::ZERO)
+    }
+
+    /// Whether the call was done without an error; `None` while it is not done. (Python's
+    /// `successful` raises then.)
+    ///
+    /// # Errors
+    /// As [`wait_timeout`](AsyncResult::wait_timeout).
+    pub fn successful(&self) -> Result<Option<bool>> {
+        let successful = |coming: &Arc<Coming<R>>, _: &dyn Caller, ()| {
+            coming.there().map(|result| result.successful())
+        };
+        self.0.raw(successful, ())
+    }
+
+    /// Cancels the call even if it runs: workers that run an item of it are killed and replaced.
+    /// Whether anything was cancelled.
+    ///
+    /// # Errors
+    /// As [`wait_timeout`](AsyncResult::wait_timeout).
+    pub fn cancel_running(&self) -> Result<bool> {
+        let cancel = |coming: &Arc<Coming<R>>, _: &dyn Caller, ()| {
+            coming.there().map(|result| result.cancel_running())
+        };
+        self.0.raw(cancel, ())
     }
 
     /// Cancels the call if it has not begun; whether it did.

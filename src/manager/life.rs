@@ -261,6 +261,33 @@ impl Manager {
         self.hold(move |(argument,): (A,)| Ok(constructor(argument)), (&argument,))
     }
 
+    /// As [`create`](Manager::create), with a constructor that may fail: its `Err` comes back as the
+    /// inner one, and there is no object then.
+    ///
+    /// ```
+    /// use multiproc::Manager;
+    ///
+    /// let parse = |text: String| text.parse::<u64>().map_err(|error| error.to_string());
+    /// let manager = Manager::start()?;
+    /// let number = manager.try_create(parse, "7".to_owned())?.expect("it is a number");
+    /// assert_eq!(number.with(|number, ()| *number, ())?, 7);
+    /// let why = manager.try_create(parse, "seven".to_owned())?.unwrap_err();
+    /// assert_eq!(why, "invalid digit found in string");
+    /// assert_eq!(manager.objects()?, 1);
+    /// # Ok::<(), multiproc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The outer one is as for [`create`](Manager::create).
+    pub fn try_create<A: Data, S: Send + Sync + 'static, E: Data>(
+        &self,
+        constructor: impl Fn(A) -> std::result::Result<S, E> + Copy + Send + Sync + 'static,
+        argument: A,
+    ) -> Result<std::result::Result<Proxy<S>, E>> {
+        let make = move |(argument,): (A,)| constructor(argument).map(RwLock::new);
+        proxy::try_make(&self.link, MANAGER, entry::try_make_entry(make)?, (&argument,))
+    }
+
     /// Makes an object that a lock in the server protects.
     pub(super) fn hold<A: Encode, S: Send + Sync + 'static>(
         &self,

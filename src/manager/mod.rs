@@ -48,6 +48,8 @@ mod condition;
 mod control;
 mod dict;
 mod event;
+mod fallible;
+mod imap;
 mod life;
 mod link;
 mod list;
@@ -75,6 +77,9 @@ pub use barrier::{Barrier, BarrierWaitResult};
 pub use condition::{Condition, Guard};
 pub use dict::Dict;
 pub use event::Event;
+#[doc(hidden)]
+pub use fallible::Fallible;
+pub use imap::Imap;
 pub use life::{Manager, ManagerBuilder};
 pub use list::List;
 pub use lock::{Lock, LockGuard, RLock, RLockGuard};

@@ -1,11 +1,14 @@
 //! `Pool`.
 
 use super::async_result::{AsyncResult, Coming};
+use super::imap::{Flow, Imap};
 use super::proxy::proxy_type;
 use crate::codec::Encode;
 use crate::entry::Caller;
 use crate::manager::Manager;
+use crate::pool::{PoolBuilder, PoolStats};
 use crate::{Data, Function, Result};
+use std::iter::{self, Empty};
 use std::sync::Arc;
 
 proxy_type! {
@@ -13,7 +16,8 @@ proxy_type! {
     ///
     /// Many processes share its workers, and whoever can reach the manager can use it. Items and
     /// results go through the server, so a [`multiproc::Pool`](crate::Pool) of one's own is
-    /// quicker.
+    /// quicker; that also has what cannot be asked of a server: chunks of a fixed size, memory that
+    /// is lent to the workers, and callbacks.
     ///
     /// ```
     /// let manager = multiproc::Manager::start()?;
@@ -38,6 +42,33 @@ impl Manager {
     pub fn pool(&self, workers: usize) -> Result<Pool> {
         let make = |(workers,): (usize,)| crate::Pool::builder().workers(workers).build();
         self.hold_raw(make, (&workers,)).map(Pool)
+    }
+
+    /// Makes a pool with settings of its own: `settings`, a function item or a closure that captures
+    /// nothing, is called in the server with `argument`. (Python: the arguments of
+    /// `Manager().Pool`.)
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let manager = multiproc::Manager::start()?;
+    /// let settings = |seconds: u64| {
+    ///     let builder = multiproc::Pool::builder().workers(1).retries(1);
+    ///     builder.task_timeout(Duration::from_secs(seconds))
+    /// };
+    /// let pool = manager.pool_with(settings, 60)?;
+    /// assert_eq!(pool.apply(|| 7u32, ())?, 7);
+    /// # Ok::<(), multiproc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`pool`](Manager::pool).
+    pub fn pool_with<A: Data>(
+        &self,
+        settings: impl Fn(A) -> PoolBuilder + Copy + Send + Sync + 'static,
+        argument: A,
+    ) -> Result<Pool> {
+        self.hold_raw(move |(argument,): (A,)| settings(argument).build(), (&argument,)).map(Pool)
     }
 }
 
@@ -83,6 +114,75 @@ impl Pool {
             pool.map_async(function, items).map(Coming::new)
         };
         self.0.spawn(map, (&items,)).map(AsyncResult)
+    }
+
+    /// As [`starmap`](Pool::starmap), and returns at once.
+    pub fn starmap_async<F, A>(
+        &self,
+        function: F,
+        items: impl IntoIterator<Item = A>,
+    ) -> Result<AsyncResult<Vec<F::Output>>>
+    where
+        F: Function<A, Output: Data>,
+        A: Encode + Data,
+    {
+        let items: Vec<A> = items.into_iter().collect();
+        let map = move |pool: &Arc<crate::Pool>, (items,): (Vec<A>,)| {
+            pool.starmap_async(function, items).map(Coming::new)
+        };
+        self.0.spawn(map, (&items,)).map(AsyncResult)
+    }
+
+    /// Calls `function` with each item, lazily: an iterator over the results, in order.
+    ///
+    /// The input is read here, no further ahead than the [`window`](Imap::window). Each item is two
+    /// calls of the server, one that brings it and one that fetches its result.
+    ///
+    /// ```
+    /// let manager = multiproc::Manager::start()?;
+    /// let pool = manager.pool(1)?;
+    /// let halves = pool.imap(|x: u32| 100 / x, [4, 0, 5])?;
+    /// let halves: Vec<_> = halves.map(|result| result.ok()).collect();
+    /// assert_eq!(halves, [Some(25), None, Some(20)]); // 100 / 0 panicked, alone
+    /// # Ok::<(), multiproc::Error>(())
+    /// ```
+    pub fn imap<F, T, R, I>(&self, function: F, items: I) -> Result<Imap<I::IntoIter, R>>
+    where
+        F: Fn(T) -> R + Copy + Send + Sync + 'static,
+        I: IntoIterator<Item = T>,
+        T: Data,
+        R: Data + Send,
+    {
+        let make = move |pool: &Arc<crate::Pool>, ()| {
+            let none: Empty<T> = iter::empty();
+            pool.imap(function, none).map(|map| Flow::new(pool, map))
+        };
+        Imap::new(self.0.spawn(make, ())?, items.into_iter())
+    }
+
+    /// Like [`imap`](Pool::imap), with the results in the order in which they come.
+    pub fn imap_unordered<F, T, R, I>(&self, function: F, items: I) -> Result<Imap<I::IntoIter, R>>
+    where
+        F: Fn(T) -> R + Copy + Send + Sync + 'static,
+        I: IntoIterator<Item = T>,
+        T: Data,
+        R: Data + Send,
+    {
+        let make = move |pool: &Arc<crate::Pool>, ()| {
+            let none: Empty<T> = iter::empty();
+            pool.imap_unordered(function, none).map(|map| Flow::new(pool, map))
+        };
+        Imap::new(self.0.spawn(make, ())?, items.into_iter())
+    }
+
+    /// Calls the function that [`#[multiproc::task]`](macro@crate::task) registered under this name
+    /// in a worker, and waits for its value; see
+    /// [`multiproc::Pool::apply_named`](crate::Pool::apply_named).
+    pub fn apply_named<A: Encode + Data, R: Data>(&self, name: &str, arguments: A) -> Result<R> {
+        let apply = |pool: &Arc<crate::Pool>, _: &dyn Caller, (name, arguments): (String, A)| {
+            pool.apply_named(&name, arguments)
+        };
+        self.0.raw(apply, (&name.to_owned(), &arguments))
     }
 
     /// Calls `function` for each item, and returns the values in the order of the items.
@@ -170,6 +270,18 @@ impl Pool {
     /// Waits until all workers of a closed pool have ended.
     pub fn join(&self) -> Result<()> {
         self.0.raw(|pool: &Arc<crate::Pool>, _: &dyn Caller, ()| pool.join(), ())
+    }
+
+    /// Changes the number of workers; see [`multiproc::Pool::resize`](crate::Pool::resize).
+    pub fn resize(&self, workers: usize) -> Result<()> {
+        let resize =
+            |pool: &Arc<crate::Pool>, _: &dyn Caller, (workers,): (usize,)| pool.resize(workers);
+        self.0.raw(resize, (&workers,))
+    }
+
+    /// What the pool does at this moment.
+    pub fn stats(&self) -> Result<PoolStats> {
+        self.0.raw(|pool: &Arc<crate::Pool>, _: &dyn Caller, ()| Ok(pool.stats()), ())
     }
 
     /// The process ids of the workers.

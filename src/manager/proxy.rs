@@ -175,8 +175,25 @@ pub(super) fn make<A, S>(
     entry: ManagedEntry,
     arguments: impl Lent<A>,
 ) -> Result<Proxy<S>> {
-    let made = link.call(number, entry, |sink| arguments.encode(sink))?;
-    let (Reply::Made(bytes), received) = made else { return Err(garbled()) };
+    first(link, link.call(number, entry, |sink| arguments.encode(sink))?)
+}
+
+/// Calls an entry that makes an object, or gives a value that says why not.
+pub(super) fn try_make<A, S, E: Data>(
+    link: &Arc<Link>,
+    number: u64,
+    entry: ManagedEntry,
+    arguments: impl Lent<A>,
+) -> Result<std::result::Result<Proxy<S>, E>> {
+    match link.call(number, entry, |sink| arguments.encode(sink))? {
+        (why @ Reply::Value(_), received) => decode(link, (why, received)).map(Err),
+        made => first(link, made).map(Ok),
+    }
+}
+
+/// The first proxy of an object that was made.
+fn first<S>(link: &Arc<Link>, (reply, received): (Reply, Received)) -> Result<Proxy<S>> {
+    let Reply::Made(bytes) = reply else { return Err(garbled()) };
     let decode = || postcard::from_bytes(&bytes).map_err(|_| garbled());
     let Made { number, life } = handles::providing(received, decode)?;
     let life = link.hearing(|| Life::of(link, number, life)).ok_or_else(garbled)?;
@@ -194,7 +211,12 @@ impl<S> Proxy<S> {
         self.number
     }
 
-    fn call<A, R: Data>(&self, entry: ManagedEntry, arguments: impl Lent<A>) -> Result<R> {
+    /// Calls an entry of the object.
+    pub(super) fn call<A, R: Data>(
+        &self,
+        entry: ManagedEntry,
+        arguments: impl Lent<A>,
+    ) -> Result<R> {
         self.keep()?;
         call(&self.link, self.number, entry, arguments)
     }

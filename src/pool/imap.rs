@@ -90,6 +90,11 @@ impl<I, R> Imap<I, R> {
         self
     }
 
+    /// How many items may be read beyond those whose results were taken.
+    pub(crate) fn window_size(&self) -> usize {
+        self.window
+    }
+
     /// How many items are read and not returned.
     fn ahead(&self) -> u64 {
         self.read - self.returned
@@ -114,7 +119,8 @@ impl<I, R> Imap<I, R> {
         }
     }
 
-    fn submit(&mut self, mut bytes: Vec<u8>, count: u32, objects: Objects) {
+    /// Submits a chunk; false if nothing more can be run, which is the result of these items.
+    fn submit(&mut self, mut bytes: Vec<u8>, count: u32, objects: Objects) -> bool {
         let (sink, base) = self.sink(count.into());
         let submitted = self.engine.blocks.pack(&mut bytes).and_then(|payload| {
             self.engine.submit(Task {
@@ -130,18 +136,75 @@ impl<I, R> Imap<I, R> {
                 attempts: 0,
             })
         });
-        if let Err(error) = submitted {
-            // Nothing more can be run.
-            self.input = None;
-            let outcome = Outcome::Failed(error);
-            sink.complete(&mut std::iter::once(Part { index: base, count, outcome }));
-        }
+        let Err(error) = submitted else { return true };
+        self.input = None;
+        let outcome = Outcome::Failed(error);
+        sink.complete(&mut std::iter::once(Part { index: base, count, outcome }));
+        false
     }
 
-    fn fail_one(&mut self, error: Error) {
+    /// The next item failed before it could be submitted.
+    pub(crate) fn fail_one(&mut self, error: Error) {
         let (sink, base) = self.sink(1);
         let outcome = Outcome::Failed(error);
         sink.complete(&mut std::iter::once(Part { index: base, count: 1, outcome }));
+    }
+}
+
+impl<I, R: Data> Imap<I, R> {
+    /// Adds an item to those of the input, whatever the window; false if nothing more can be run.
+    pub(crate) fn push<T: Data>(&mut self, item: T) -> bool {
+        let mut bytes = Vec::new();
+        match naming(|| items::push(&(item,), &mut bytes)) {
+            Ok(((), objects)) => self.submit(bytes, 1, task::objects(objects)),
+            Err(error) => {
+                self.fail_one(Error::arguments(error));
+                true
+            }
+        }
+    }
+
+    /// The next result of what was read, if it comes before the deadline.
+    pub(crate) fn take_until(&mut self, deadline: Deadline) -> Option<Result<R>> {
+        while self.ready.is_empty() {
+            if !self.wait(deadline) {
+                return None;
+            }
+        }
+        self.returned += 1;
+        self.ready.pop_front()
+    }
+
+    /// Waits for more results; false if there will be none, or none came until the deadline.
+    fn wait(&mut self, deadline: Deadline) -> bool {
+        if self.ahead() == 0 {
+            return false;
+        }
+        let ready = &mut self.ready;
+        let mut decode = |part: &Part| part.decode_into(|result| ready.push_back(result));
+        match &mut self.order {
+            Order::Input(batches) => {
+                let Some(batch) = batches.front() else { return false };
+                if !self.engine.wait_for(batch, deadline) {
+                    return false;
+                }
+                let Some(batch) = batches.pop_front() else { return false };
+                batch.parts().iter().for_each(&mut decode);
+            }
+            Order::Completion(batch) => {
+                let wanted = self.returned + 1;
+                let came = self.engine.wait(
+                    deadline,
+                    || batch.done() >= wanted,
+                    |deadline| batch.sleep_until_done(wanted, deadline),
+                );
+                if !came {
+                    return false;
+                }
+                batch.take_arrived().iter().for_each(&mut decode);
+            }
+        }
+        true
     }
 }
 
@@ -180,48 +243,14 @@ impl<I: Iterator<Item = T>, T: Data, R: Data> Imap<I, R> {
             }
         }
     }
-
-    /// Waits for more results; false if there will be none.
-    fn wait(&mut self) -> bool {
-        if self.ahead() == 0 {
-            return false;
-        }
-        let ready = &mut self.ready;
-        let mut decode = |part: &Part| part.decode_into(|result| ready.push_back(result));
-        match &mut self.order {
-            Order::Input(batches) => {
-                let Some(batch) = batches.pop_front() else { return false };
-                self.engine.wait_for(&batch, Deadline::NEVER);
-                batch.parts().iter().for_each(&mut decode);
-            }
-            Order::Completion(batch) => {
-                let wanted = self.returned + 1;
-                self.engine.wait(
-                    Deadline::NEVER,
-                    || batch.done() >= wanted,
-                    |deadline| batch.sleep_until_done(wanted, deadline),
-                );
-                batch.take_arrived().iter().for_each(&mut decode);
-            }
-        }
-        true
-    }
 }
 
 impl<I: Iterator<Item = T>, T: Data, R: Data> Iterator for Imap<I, R> {
     type Item = Result<R>;
 
     fn next(&mut self) -> Option<Result<R>> {
-        loop {
-            self.fill();
-            if let Some(result) = self.ready.pop_front() {
-                self.returned += 1;
-                return Some(result);
-            }
-            if !self.wait() {
-                return None;
-            }
-        }
+        self.fill();
+        self.take_until(Deadline::NEVER)
     }
 }
 

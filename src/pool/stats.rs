@@ -1,7 +1,8 @@
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A snapshot of what a pool does; see [`Pool::stats`](crate::Pool::stats).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PoolStats {
     /// Items that wait for a worker.
@@ -19,7 +20,7 @@ pub struct PoolStats {
 }
 
 /// What one worker of a pool has done; see [`PoolStats`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerStats {
     /// Its process id.

@@ -6,8 +6,8 @@ use crate::error::Kind;
 use crate::shm::bytes::CopyOut;
 use crate::shm::memory;
 use crate::shm::object::Object;
-use crate::shm::ring::{Got, Next, Progress, Put, Receiving, Ring, Room, SPARE, Sending};
-use crate::sys::clock::Deadline;
+use crate::shm::ring::{Got, Next, Put, Receiving, Ring, Room, SPARE, Sending};
+use crate::sys::clock::{self, Deadline};
 use crate::wire::handles::{Carried, Received};
 use crate::wire::post::Post;
 use crate::wire::travel::Handle;
@@ -16,7 +16,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 const KIND: memory::Kind = memory::Kind::new("multiproc-pipe");
 /// The word of a ring's memory that tells pipes of different messages apart.
@@ -54,50 +53,35 @@ pub(super) struct End {
 }
 
 /// When the writing side last looked whether the other side is there.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Watch {
-    /// How far the readers were then; all ones before the first look.
-    progress: AtomicU64,
-    /// In microseconds since `start`.
+    /// How often readers that were dropped had said so then.
+    told: AtomicU64,
+    /// On the clock of [`clock::ticks`]; zero if the next look is due at once.
     looked: AtomicU64,
-    start: Instant,
 }
 
-/// How long a look is good, in microseconds, while the readers take nothing.
-const FRESH: u64 = 20;
+/// How long a look is good: 20 us at 2.5 GHz.
+const FRESH: u64 = 50_000;
 
 impl Watch {
-    fn new() -> Self {
-        Self {
-            progress: AtomicU64::new(u64::MAX),
-            looked: AtomicU64::new(0),
-            start: Instant::now(),
-        }
-    }
-
-    /// Whether to look now: if the reader says so, or has taken nothing for a while. If it has
-    /// just taken something it was there a moment ago, which is as much as a look would tell.
+    /// Whether to look now: if a reader says so, or if it was long ago.
     #[inline]
-    fn is_due(&self, progress: Progress) -> bool {
-        // Relaxed: a wrong answer is a look too many, or one message later.
-        let before = self.progress.swap(progress.word(), Ordering::Relaxed);
-        if progress.tells() || before == u64::MAX {
-            return true;
-        }
-        if before != progress.word() {
+    fn is_due(&self, ring: &Ring) -> bool {
+        let (told, now) = (ring.told(), clock::ticks());
+        // Relaxed, all of them: a wrong answer is a look too many, or one a moment later.
+        let is_fresh = now.wrapping_sub(self.looked.load(Ordering::Relaxed)) < FRESH;
+        if is_fresh && told == self.told.load(Ordering::Relaxed) {
             return false;
         }
-        let now = self.start.elapsed().as_micros() as u64;
-        let is_due = now.saturating_sub(self.looked.load(Ordering::Relaxed)) > FRESH;
-        if is_due {
-            self.looked.store(now, Ordering::Relaxed);
-        }
-        is_due
+        self.told.store(told, Ordering::Relaxed);
+        self.looked.store(now, Ordering::Relaxed);
+        true
     }
 
-    /// The next look is due at once.
+    /// The next look is due at once: who has been told that nobody is there does not send in vain.
     fn look_again(&self) {
-        self.progress.store(u64::MAX, Ordering::Relaxed);
+        self.looked.store(0, Ordering::Relaxed);
     }
 }
 
@@ -120,7 +104,7 @@ pub(super) fn open_ring(object: Arc<Object>, shape: u64) -> io::Result<Ring> {
 
 impl End {
     pub(super) fn new(outward: Option<Ring>, inward: Option<Ring>, post: Post) -> Arc<Self> {
-        Arc::new(Self { outward, inward, post: Some(post), watch: Watch::new() })
+        Arc::new(Self { outward, inward, post: Some(post), watch: Watch::default() })
     }
 
     fn post(&self) -> Result<&Post> {
@@ -145,7 +129,7 @@ impl End {
         deadline: Deadline,
     ) -> Result<bool> {
         let (ring, post) = (self.outward()?, self.post()?);
-        if self.watch.is_due(ring.progress()) && post.is_hung_up() {
+        if self.watch.is_due(ring) && post.is_hung_up() {
             self.watch.look_again();
             return Err(nobody_reads());
         }
@@ -190,7 +174,10 @@ impl End {
             // It is there: the ring has had it copied.
             Ok(Got::Item) => Ok(inn.message.map(|message| (message, inn.mail))),
             Ok(Got::Empty) => Ok(None),
-            Ok(Got::Closed | Got::Over) => Err(end_of_file()),
+            Ok(Got::Closed | Got::Over) => {
+                self.watch.look_again();
+                Err(end_of_file())
+            }
             Err(error) => {
                 Err(inn.refusal.unwrap_or_else(|| Error::memory("no message was received", error)))
             }
@@ -205,7 +192,11 @@ impl End {
 
     /// Whether the other side is gone, in every process.
     pub(super) fn is_alone(&self) -> bool {
-        self.post.as_ref().is_none_or(Post::is_hung_up)
+        let is_alone = self.post.as_ref().is_none_or(Post::is_hung_up);
+        if is_alone {
+            self.watch.look_again();
+        }
+        is_alone
     }
 
     /// How many messages are on the way to this end.

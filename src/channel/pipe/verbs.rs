@@ -44,9 +44,8 @@ macro_rules! sends {
             /// Sends a message, and waits while the pipe is full.
             ///
             /// # Errors
-            /// [`is_closed`](crate::Error::is_closed) if nobody can receive it any more. That is
-            /// told at once when the other side has dropped its ends; when it was killed right
-            /// after it had received something, one more message may be sent in vain.
+            /// [`is_closed`](crate::Error::is_closed) if nobody can receive it any more. What
+            /// is sent within 50 us after the other side was killed may be sent in vain.
             /// [`is_encode`](crate::Error::is_encode) if it cannot be encoded,
             /// [`is_too_large`](crate::Error::is_too_large) if it has more than 8 GiB,
             /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it.
@@ -92,6 +91,23 @@ macro_rules! sends {
             pub fn send_bytes(&self, bytes: impl AsRef<[u8]>) -> Result<()> {
                 let parts = [bytes.as_ref(), &[]];
                 self.0.send_all(parts, What::Raw, &Carried::new())
+            }
+
+            /// As [`send_bytes`](Self::send_bytes), waiting so long at most: zero is a try,
+            /// centuries are for ever.
+            ///
+            /// # Errors
+            /// As [`send_timeout`](Self::send_timeout).
+            pub fn send_bytes_timeout(
+                &self,
+                bytes: impl AsRef<[u8]>,
+                timeout: Duration,
+            ) -> Result<()> {
+                let (parts, until) = ([bytes.as_ref(), &[]], Deadline::after(timeout));
+                match self.0.send(parts, What::Raw, &Carried::new(), until)? {
+                    true => Ok(()),
+                    false => Err(line::timeout("room in the pipe", timeout)),
+                }
             }
 
             /// Whether nobody can receive any more what is sent here.
@@ -163,6 +179,19 @@ macro_rules! receives {
                     {
                         return Ok(bytes.into_vec());
                     }
+                }
+            }
+
+            /// As [`recv_bytes`](Self::recv_bytes), waiting so long at most: zero is a try,
+            /// centuries are for ever.
+            ///
+            /// # Errors
+            /// As [`recv_bytes`](Self::recv_bytes), and [`is_timeout`](crate::Error::is_timeout) if
+            /// nothing came.
+            pub fn recv_bytes_timeout(&self, max: usize, timeout: Duration) -> Result<Vec<u8>> {
+                match self.0.recv::<Bytes>(What::Raw, max, Deadline::after(timeout))? {
+                    Some((bytes, _)) => Ok(bytes.into_vec()),
+                    None => Err(line::timeout("message", timeout)),
                 }
             }
 

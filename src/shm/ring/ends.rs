@@ -12,8 +12,7 @@ use std::sync::atomic::Ordering;
 pub(super) const CLOSED: u64 = 1;
 /// Somebody sleeps until the end moves on.
 const ASLEEP: u64 = 2;
-/// Somebody wants the bell to be rung when the end moves on (tail); the other side is to look
-/// whether anybody is left here (head).
+/// Somebody wants the bell to be rung when the end moves on.
 pub(super) const POLLED: u64 = 4;
 const FLAGS: u64 = CLOSED | ASLEEP | POLLED;
 
@@ -45,11 +44,6 @@ impl Position {
     pub(super) fn next(self) -> Self {
         Self { number: self.number.wrapping_add(1) & NUMBERS, ..self }
     }
-}
-
-/// A word of an end without its flags.
-pub(super) fn position_of(word: u64) -> u64 {
-    word & !FLAGS
 }
 
 /// How many items are from where one word of an end is to where another one is.

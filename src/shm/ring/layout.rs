@@ -26,12 +26,19 @@ pub(super) const DEATHS: usize = LOST + 8;
 pub(super) const MAILS: usize = DEATHS + 8;
 /// Items that were lost because a consumer died while it copied them.
 pub(super) const LOST_IN_COPY: usize = MAILS + 8;
+/// How often consumers told the producers to look whether anybody is there. Producers look at it
+/// all the time, so nothing else is on its cache line.
+pub(super) const TOLD: usize = LOST + 128;
 /// The table of the large items.
 pub(super) const SEATS_AT: usize = 1024;
 /// The words from here to the end of the header belong to those who use the ring.
 pub(crate) const SPARE: usize = 20 * 1024;
-const _: () =
-    assert!(LOST_IN_COPY + 8 <= SEATS_AT && SEATS_AT + TABLE <= SPARE && SPARE + TABLE < HEADER);
+const _: () = assert!(
+    LOST_IN_COPY < TOLD
+        && TOLD + 128 <= SEATS_AT
+        && SEATS_AT + TABLE <= SPARE
+        && SPARE + TABLE < HEADER
+);
 
 /// The bytes of a line, which describes one item.
 pub(super) const LINE: usize = 64;

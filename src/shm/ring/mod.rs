@@ -60,22 +60,6 @@ impl Clone for Ring {
     }
 }
 
-/// How far the consumers were.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Progress(u64);
-
-impl Progress {
-    /// Whether the producers are to look whether anybody is there.
-    pub(crate) fn tells(self) -> bool {
-        self.0 & POLLED != 0
-    }
-
-    /// A word for comparison; never all ones.
-    pub(crate) fn word(self) -> u64 {
-        ends::position_of(self.0)
-    }
-}
-
 /// What happened to a ring so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -87,7 +71,7 @@ pub(crate) struct Counts {
     pub(crate) deaths: u64,
 }
 
-type Words = [AtomicU64; layout::LOST / 8];
+type Words = [AtomicU64; layout::TOLD / 8 + 1];
 
 fn damaged<T>() -> io::Result<T> {
     let what = "the shared memory of a queue is damaged: another process wrote to it";
@@ -219,16 +203,17 @@ impl Ring {
         closed || !self.is_empty()
     }
 
-    /// How far the consumers are: another one whenever they have taken something.
-    #[inline]
-    pub(crate) fn progress(&self) -> Progress {
-        // Relaxed: it is only compared.
-        Progress(self.head().load(Ordering::Relaxed))
-    }
-
     /// Producers are to look whether anybody is there, when they next put an item.
     pub(crate) fn tell_producers(&self) {
-        ends::mark(self.head(), POLLED);
+        // Release: who finds it so finds what the caller did before.
+        self.words()[layout::TOLD / 8].fetch_add(1, Ordering::Release);
+    }
+
+    /// How often producers were told to look.
+    #[inline]
+    pub(crate) fn told(&self) -> u64 {
+        // Acquire: see above.
+        self.words()[layout::TOLD / 8].load(Ordering::Acquire)
     }
 
     /// Whoever puts the next item is to ring the bell.

@@ -32,8 +32,9 @@ fn numbered(number: u64) -> u64 {
     (number & NUMBERS) + 1
 }
 
-/// Places with at most so many bytes keep their memory ...
-const KEPT_LEN: usize = 1 << 20;
+/// Places with at most so many bytes, a mebibyte and what says how long it is, keep their
+/// memory ...
+const KEPT_LEN: usize = (1 << 20) + 64;
 /// ... if they are one of the first so many.
 const KEPT_SEATS: u32 = 16;
 
@@ -99,8 +100,7 @@ impl<'a> Places<'a> {
         let place = Place { places: self, seat, len };
         let (fd, at) = (self.memory.object().fd(), layout::spill_at(seat));
         memfd::reserve(fd, at, place.len)?;
-        memfd::write_at(fd, at, parts[0])?;
-        memfd::write_at(fd, at + parts[0].len(), parts[1])?;
+        memfd::write_both_at(fd, at, parts)?;
         Ok(Some(place))
     }
 

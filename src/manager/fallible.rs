@@ -1,0 +1,13 @@
+//! `Fallible`.
+
+/// What a constructor returns that may fail. The attribute `managed` sees an alias of a `Result` and
+/// not what the error is.
+#[doc(hidden)]
+pub trait Fallible {
+    /// Why there is no object.
+    type Error;
+}
+
+impl<T, E> Fallible for Result<T, E> {
+    type Error = E;
+}
