@@ -3,8 +3,12 @@
 mod common;
 
 use common::{wait_until, watchdog};
-use multiproc::{FrozenVec, Pool, Process, SharedVec, StartMethod};
+use multiproc::manager::List;
+use multiproc::{
+    Barrier, FrozenVec, Manager, Pipe, PipeSender, Pool, Process, Queue, SharedVec, StartMethod,
+};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -292,4 +296,51 @@ fn a_worker_without_descriptors_gets_the_object_when_it_has_some_again() {
     let count = |bytes: Vec<u8>| bytes.len();
     wait_until("the block is sent again", || pool.apply(count, (large.clone(),)).is_ok());
     assert_eq!(pool.stats().restarts, 0);
+}
+
+/// Uses everything once more when its thread ends.
+struct Last {
+    pool: Pool,
+    queue: Queue<(String, FrozenVec<u64>, Option<Barrier>)>,
+    pipe: PipeSender<Vec<String>>,
+    list: List<String>,
+}
+
+impl Last {
+    fn act(&self, when: &str) {
+        let sum = self.pool.apply(|some: FrozenVec<u64>| some.iter().sum(), (frozen([1, 2]),));
+        let sum: u64 = sum.expect("a sum");
+        self.list.push(format!("{when} {sum}")).expect("the manager lives");
+        self.pipe.send(vec![when.to_owned()]).expect("somebody reads");
+        let barrier = Barrier::new(1).expect("memory");
+        self.queue.put((when.to_owned(), frozen([3]), Some(barrier))).expect("it is open");
+        let (name, some, barrier) = self.queue.get().expect("what was put");
+        assert_eq!((name.as_str(), some[0], barrier.is_some()), (when, 3, true));
+    }
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.act("last");
+    }
+}
+
+#[test]
+fn the_destructors_of_a_threads_variables_may_send_and_call() {
+    thread_local! {
+        static LAST: Cell<Option<Last>> = const { Cell::new(None) };
+    }
+    let (manager, queue) = (Manager::start().expect("a manager"), Queue::new().expect("memory"));
+    let (list, (pipe, messages)) = (manager.list().unwrap(), Pipe::one_way().unwrap());
+    let last = Last { pool: pool(1), queue, pipe, list: list.clone() };
+    let thread = std::thread::spawn(move || {
+        // Destroyed after all that comes to be in this thread later.
+        LAST.set(None);
+        last.act("first");
+        LAST.set(Some(last));
+    });
+    thread.join().expect("it ends without a panic");
+    assert_eq!(list.snapshot().unwrap(), ["first 3", "last 3"]);
+    let said: Vec<_> = messages.iter().flat_map(Result::unwrap).collect();
+    assert_eq!(said, ["first", "last"]);
 }

@@ -29,8 +29,9 @@ pub(super) fn encoded<T: Data, R>(
     if let Some((header, body)) = bulk_parts(item) {
         return put([header.bytes(), body], Carried::new());
     }
-    // Whoever puts something while it is encoded finds no memory here, and takes new.
-    let mut bytes = SCRATCH.take();
+    // Whoever puts something while it is encoded finds no memory here, and takes new; as does who
+    // puts it in the destructor of a thread's variable.
+    let mut bytes = SCRATCH.try_with(Cell::take).unwrap_or_default();
     bytes.clear();
     let ((), carried) = naming(|| encode_value(item, &mut bytes)).map_err(|error| match error {
         NotEncoded::Refused(what) => not_encoded(&what),
@@ -38,7 +39,7 @@ pub(super) fn encoded<T: Data, R>(
     })?;
     let result = put([&bytes, &[]], carried);
     if bytes.capacity() <= KEPT {
-        SCRATCH.set(bytes);
+        let _ = SCRATCH.try_with(|scratch| scratch.set(bytes));
     }
     result
 }

@@ -157,16 +157,17 @@ impl<S, R> Connection<S, R> {
     ///
     /// # Errors
     /// As [`send`](Self::send), but that nothing has to be encoded.
-    pub fn send_bytes(&self, bytes: &[u8]) -> Result<()> {
-        self.framed.send(&Outgoing::plain(FrameKind::Bytes, bytes), Deadline::NEVER)
+    pub fn send_bytes(&self, bytes: impl AsRef<[u8]>) -> Result<()> {
+        self.framed.send(&Outgoing::plain(FrameKind::Bytes, bytes.as_ref()), Deadline::NEVER)
     }
 
     /// As [`send_bytes`](Self::send_bytes), waiting no longer than `timeout`.
     ///
     /// # Errors
     /// As [`send_timeout`](Self::send_timeout).
-    pub fn send_bytes_timeout(&self, bytes: &[u8], timeout: Duration) -> Result<()> {
-        self.framed.send(&Outgoing::plain(FrameKind::Bytes, bytes), Deadline::after(timeout))
+    pub fn send_bytes_timeout(&self, bytes: impl AsRef<[u8]>, timeout: Duration) -> Result<()> {
+        self.framed
+            .send(&Outgoing::plain(FrameKind::Bytes, bytes.as_ref()), Deadline::after(timeout))
     }
 
     /// Receives a message of bytes, of at most `max` bytes.

@@ -73,6 +73,10 @@ impl Departure for Waiters {
             }
         });
     }
+
+    fn unheard(&self) {
+        self.0.change(|queue| queue.notify(1));
+    }
 }
 
 pub(super) mod sealed {
@@ -98,7 +102,7 @@ proxy_type! {
     /// It works with the guards of a [`Lock`](super::Lock) or an [`RLock`](super::RLock) of the
     /// manager, like [`multiproc::Condition`](crate::Condition) with those in shared memory.
     /// Notifications go to those who have waited longest; one for a waiter that is killed before it
-    /// has heard of it goes to the next.
+    /// asks for the lock again goes to the next.
     ///
     /// ```
     /// use multiproc::{Manager, Process};
@@ -152,7 +156,13 @@ impl Condition {
         let ticket: u64 = self.0.raw(line_up, ())?;
         let lock = guard.give_back()?;
         let wait = |waiters: &Arc<Waiters>, caller: &dyn Caller, (ticket, timeout)| {
-            Ok(waiters.wait(caller, ticket, timeout))
+            let notified = waiters.wait(caller, ticket, timeout);
+            if notified {
+                // Whoever hears it asks for the lock next.
+                let teller: Weak<Waiters> = Arc::downgrade(waiters);
+                caller.tells(teller);
+            }
+            Ok(notified)
         };
         let notified: bool = self.0.raw(wait, (&ticket, &timeout))?;
         Ok((G::again(lock)?, notified))
@@ -228,6 +238,7 @@ mod tests {
             self.is_alive
         }
         fn holds(&self, _: Weak<dyn Departure>) {}
+        fn tells(&self, _: Weak<dyn Departure>) {}
     }
 
     #[test]

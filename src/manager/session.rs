@@ -10,7 +10,7 @@ use crate::wire::handles::{self, Carried};
 use crate::wire::travel::Handle;
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// A thread of a client.
 struct Client {
@@ -20,6 +20,8 @@ struct Client {
     tokens: Option<Arc<Tokens>>,
     /// Where it has something that is to be taken from it when it goes.
     holders: Mutex<Vec<Weak<dyn Departure>>>,
+    /// Who sent news with the last answer. The next request shows that they were heard.
+    teller: Mutex<Option<Weak<dyn Departure>>>,
     /// Whether it has said that it goes.
     said_so: AtomicBool,
 }
@@ -33,6 +35,15 @@ impl Drop for Client {
             // Relaxed: written by this thread.
             holder.departed(self.id, self.said_so.load(Ordering::Relaxed));
         }
+        if let Some(teller) = self.told().take().and_then(|teller| teller.upgrade()) {
+            teller.unheard();
+        }
+    }
+}
+
+impl Client {
+    fn told(&self) -> MutexGuard<'_, Option<Weak<dyn Departure>>> {
+        self.teller.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,13 +69,17 @@ impl Caller for Client {
             holders.push(holder);
         }
     }
+
+    fn tells(&self, teller: Weak<dyn Departure>) {
+        *self.told() = Some(teller);
+    }
 }
 
 /// Serves requests until the client's thread, or its process, is gone.
 pub(super) fn serve(server: &Arc<Server>, channel: Channel, tokens: Option<Arc<Tokens>>) {
     let manager: Target = Arc::new(Control { server: server.clone(), tokens: tokens.clone() });
-    let (holders, said_so) = (Mutex::default(), AtomicBool::new(false));
-    let client = Client { id: server.number(), channel, tokens, holders, said_so };
+    let (holders, teller, said_so) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+    let client = Client { id: server.number(), channel, tokens, holders, teller, said_so };
     // A message that cannot be read is the end, too: who sends one does not keep the protocol.
     while let Ok(packet) = client.channel.recv() {
         if packet.bytes.is_empty() {
@@ -72,6 +87,7 @@ pub(super) fn serve(server: &Arc<Server>, channel: Channel, tokens: Option<Arc<T
             client.said_so.store(true, Ordering::Relaxed);
             break;
         }
+        *client.told() = None;
         let (bytes, carried) = reply(server, &manager, &client, packet);
         match client.channel.send(&bytes, &carried) {
             Ok(()) => {}

@@ -90,6 +90,7 @@ pub(super) mod tests {
         }
 
         fn holds(&self, _: Weak<dyn Departure>) {}
+        fn tells(&self, _: Weak<dyn Departure>) {}
     }
 
     #[test]

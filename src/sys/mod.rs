@@ -15,6 +15,7 @@ pub(crate) mod futex;
 mod holes;
 pub(crate) mod identity;
 pub(crate) mod image;
+pub(crate) mod lasting;
 pub(crate) mod lifeline;
 pub(crate) mod limits;
 pub(crate) mod memfd;

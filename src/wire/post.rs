@@ -8,7 +8,7 @@
 use super::handles::{self, Carried, Received};
 use crate::shm::object::Object;
 use crate::shm::ring::Sending;
-use crate::sys::socket;
+use crate::sys::{fd, socket};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -141,6 +141,11 @@ impl Post {
                 _ => return,
             }
         }
+    }
+
+    /// Closes this end, as far as this process is concerned.
+    pub(crate) fn hang_up(&self) -> io::Result<()> {
+        fd::hang_up(self.fd())
     }
 
     /// Whether nobody has the other end any more.

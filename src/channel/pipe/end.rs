@@ -188,6 +188,26 @@ impl End {
         is_alone
     }
 
+    /// Closes this end in this process, and tells who sleeps, here and there.
+    pub(super) fn close(&self) -> Result<()> {
+        let hung_up = self.post()?.hang_up();
+        hung_up.map_err(|error| Error::os("the end of the pipe could not be closed", error))?;
+        self.watch.look_again();
+        self.tell();
+        Ok(())
+    }
+
+    /// Whether this side is there has changed: who sleeps at the rings is to look.
+    fn tell(&self) {
+        if let Some(ring) = &self.outward {
+            ring.wake_all();
+        }
+        if let Some(ring) = &self.inward {
+            ring.tell_producers();
+            ring.wake_all();
+        }
+    }
+
     /// How many messages are on the way to this end.
     pub(super) fn len(&self) -> usize {
         self.inward.as_ref().map_or(0, |ring| line::number(ring.len()))
@@ -244,13 +264,7 @@ impl Drop for End {
     fn drop(&mut self) {
         // First the socket, then the news: whoever is woken finds that it is closed.
         drop(self.post.take());
-        if let Some(ring) = &self.outward {
-            ring.wake_all();
-        }
-        if let Some(ring) = &self.inward {
-            ring.tell_producers();
-            ring.wake_all();
-        }
+        self.tell();
     }
 }
 

@@ -32,6 +32,36 @@ macro_rules! ends {
             pub(super) fn of(end: Arc<End>) -> Self {
                 Self(end, PhantomData)
             }
+
+            /// Closes this end in this process, with all of its clones here, as if all were
+            /// dropped; other processes keep theirs. Python's `Connection.close`.
+            ///
+            /// It is for forked children, which inherit the ends that their parent keeps for
+            /// itself, and cannot drop them: as long as they have one, they never see that it is
+            /// gone. Elsewhere dropping does it. (A pool's worker has an end only once: closing
+            /// it closes that of its other tasks, too.)
+            ///
+            /// After that sending is an error, as if nobody read, and receiving gives what is
+            /// there, and then the end of file.
+            ///
+            /// ```
+            /// use multiproc::Pipe;
+            ///
+            /// let (sender, receiver) = Pipe::one_way()?;
+            /// let clone = sender.clone();
+            /// sender.send(1_u8)?;
+            /// clone.close()?;
+            /// assert!(sender.send(2).unwrap_err().is_closed());
+            /// assert_eq!(receiver.recv()?, 1);
+            /// assert!(receiver.recv().unwrap_err().is_end_of_file());
+            /// # Ok::<(), multiproc::Error>(())
+            /// ```
+            ///
+            /// # Errors
+            /// [`is_os`](crate::Error::is_os) if there is no file descriptor for a moment.
+            pub fn close(&self) -> Result<()> {
+                self.0.close()
+            }
         }
     };
 }
