@@ -138,14 +138,15 @@ fn the_server_ends_with_the_last_handle_of_its_creator() {
 #[test]
 fn anybody_can_shut_a_server_down_and_who_waits_in_it_is_told() {
     let manager = manager();
-    let (pid, queue, ready) =
-        (manager.pid().unwrap(), manager.queue::<u64>().unwrap(), manager.event().unwrap());
-    let wait = |queue: Queue<u64>, ready: Event| {
-        ready.set().expect("the server lives");
+    let (pid, queue) = (manager.pid().unwrap(), manager.queue::<u64>().unwrap());
+    // In shared memory: the server would have to live until it has answered who sets it.
+    let ready = multiproc::Event::new().unwrap();
+    let wait = |queue: Queue<u64>, ready: multiproc::Event| {
+        ready.set();
         queue.get().unwrap_err().is_disconnected()
     };
     let waiter = start(wait, (queue.clone(), ready.clone()));
-    ready.wait().unwrap();
+    assert!(ready.wait_timeout(PATIENCE));
     wait_until_asleep(&waiter);
     finish(start(|manager: Manager| manager.shutdown(), (manager.clone(),)));
     assert!(finish(waiter));
