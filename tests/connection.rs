@@ -96,9 +96,7 @@ fn messages_of_all_sizes_arrive_whole_and_in_order() {
     let echo = |address: Address| {
         let connection: Connection<Vec<u64>> = connect(&address);
         for _ in SIZES {
-            connection
-                .send_bytes(connection.recv_bytes(usize::MAX).expect("bytes"))
-                .expect("send");
+            connection.send_bytes(connection.recv_bytes(usize::MAX).expect("bytes")).expect("send");
             connection.send(connection.recv().expect("a value")).expect("send");
         }
     };

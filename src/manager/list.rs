@@ -1,5 +1,6 @@
 //! `List`.
 
+use super::lookup::Lookup;
 use super::proxy::proxy_type;
 use crate::entry::Look;
 use crate::manager::Manager;
@@ -256,7 +257,7 @@ impl<T: Data + Send + Sync> List<T> {
     }
 
     /// Removes the first item that is equal to this one; whether there was one.
-    pub fn remove_item(&self, item: &T) -> Result<bool>
+    pub fn remove_item<Q: Lookup<T> + ?Sized>(&self, item: &Q) -> Result<bool>
     where
         T: PartialEq,
     {
@@ -264,34 +265,35 @@ impl<T: Data + Send + Sync> List<T> {
             let found = list.iter().position(|known| *known == item);
             found.map(|at| list.remove(at)).is_some()
         };
-        self.0.write(remove, (item,))
+        item.look_up(|item| self.0.write(remove, (item,)))
     }
 
     /// Whether an item is equal to this one.
-    pub fn contains(&self, item: &T) -> Result<bool>
+    pub fn contains<Q: Lookup<T> + ?Sized>(&self, item: &Q) -> Result<bool>
     where
         T: PartialEq,
     {
-        self.0.read(|list: &Vec<T>, (item,): (T,)| list.contains(&item), (item,))
+        let contains = |list: &Vec<T>, (item,): (T,)| list.contains(&item);
+        item.look_up(|item| self.0.read(contains, (item,)))
     }
 
     /// Where the first item is that is equal to this one.
-    pub fn position(&self, item: &T) -> Result<Option<usize>>
+    pub fn position<Q: Lookup<T> + ?Sized>(&self, item: &Q) -> Result<Option<usize>>
     where
         T: PartialEq,
     {
         let position = |list: &Vec<T>, (item,): (T,)| list.iter().position(|known| *known == item);
-        self.0.read(position, (item,))
+        item.look_up(|item| self.0.read(position, (item,)))
     }
 
     /// How many items are equal to this one.
-    pub fn count(&self, item: &T) -> Result<usize>
+    pub fn count<Q: Lookup<T> + ?Sized>(&self, item: &Q) -> Result<usize>
     where
         T: PartialEq,
     {
         let count =
             |list: &Vec<T>, (item,): (T,)| list.iter().filter(|known| **known == item).count();
-        self.0.read(count, (item,))
+        item.look_up(|item| self.0.read(count, (item,)))
     }
 
     /// The number of items.
