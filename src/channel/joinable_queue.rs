@@ -3,7 +3,7 @@ use super::ringed::Ringed;
 use super::unfinished::{Account, TooMany};
 use crate::shm::memory::Kind;
 use crate::shm::owner::{self, Look};
-use crate::shm::ring::{Ring, Room, SPARE};
+use crate::shm::ring::{HEADER, Ring, SPARE};
 use crate::shm::seats::{EXAMINED, SEATS, Seats, TABLE};
 use crate::sys::clock::Deadline;
 use crate::wire::post::Post;
@@ -18,7 +18,7 @@ const BELL: usize = SPARE;
 /// How many items processes had that died before they were done.
 const ABANDONED: usize = SPARE + 8;
 const SEATS_AT: usize = SPARE + 64;
-const _: () = assert!(SEATS_AT + TABLE <= 64 * 1024, "the words end with the ring's header");
+const _: () = assert!(SEATS_AT + TABLE <= HEADER, "the words end with the ring's header");
 
 /// A [`Queue`](crate::Queue) that knows which items are done, so that one can wait until all are:
 /// Python's `multiprocessing.JoinableQueue`.
@@ -63,37 +63,18 @@ impl<T> Clone for Joinable<T> {
     }
 }
 
-queue_travels!([T: Data] JoinableQueue<T>, queue => queue.0.0, from => Ringed::deserialize(KIND, from).map(Joinable).map(Self));
+queue_travels!(
+    [T: Data] JoinableQueue<T>,
+    queue => queue.0.0,
+    from => Ringed::deserialize(KIND, from).map(Joinable).map(Self)
+);
 
-verbs!([T: Data] JoinableQueue<T>);
+verbs!([T: Data] JoinableQueue<T>, capacity => Ringed::create(KIND, capacity).map(Joinable));
 
 impl<T: Data> JoinableQueue<T> {
     /// For those who wait on descriptors.
     pub(super) fn parts(&self) -> Result<(&Ring, &Post)> {
         self.0.0.parts()
-    }
-
-    /// Makes a queue for as many items as there is memory for.
-    ///
-    /// # Errors
-    /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
-    /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
-    pub fn new() -> Result<Self> {
-        Self::create(Room::Unlimited)
-    }
-
-    /// Makes a queue for so many items at most.
-    ///
-    /// # Errors
-    /// [`is_invalid_input`](crate::Error::is_invalid_input) if that is 0; else as
-    /// [`new`](Self::new).
-    pub fn bounded(capacity: usize) -> Result<Self> {
-        line::checked_capacity(capacity).map(Room::Items).and_then(Self::create)
-    }
-
-    fn create(room: Room) -> Result<Self> {
-        let ringed = Ringed::create(KIND, room).map_err(|error| line::not_made("queue", error))?;
-        Ok(Self(Joinable(ringed)))
     }
 
     /// Says that an item, which this process has taken, is done.
@@ -105,7 +86,8 @@ impl<T: Data> JoinableQueue<T> {
         match self.0.account().done(owner::my_process()) {
             true => Ok(()),
             false => Err(Error::invalid(
-                "task_done() was called more often than this process has taken items from the queue",
+                "task_done() was called more often than this process has taken items from the \
+                 queue",
             )),
         }
     }

@@ -31,8 +31,9 @@ impl<T> Clone for Ringed<T> {
 }
 
 impl<T: Data> Ringed<T> {
-    /// Makes an empty queue.
-    pub(super) fn create(kind: Kind, room: Room) -> io::Result<Self> {
+    /// Makes an empty queue for so many items, or for as many as there is memory for.
+    pub(super) fn create(kind: Kind, capacity: Option<u64>) -> io::Result<Self> {
+        let room = capacity.map_or(Room::Unlimited, Room::Items);
         let ring = Ring::create(kind, line::shape::<T>(), room)?;
         Ok(Self { ring, post: Post::to_self()?, types: PhantomData })
     }

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use get::{Got, Next, Receiving};
-pub(crate) use layout::{MAX_ITEM, SPARE};
+pub(crate) use layout::{HEADER, MAX_ITEM, SPARE};
 pub(crate) use put::{Put, Sending};
 
 /// How much a ring may hold.
