@@ -240,6 +240,7 @@ impl<T: Data> Line<T> for Joinable<T> {
 
     fn stats(&self) -> QueueStats {
         self.settle(Look::Close);
+        // Relaxed: it stands for itself.
         let abandoned = self.0.ring().memory().word(ABANDONED).load(Ordering::Relaxed);
         // Of those that the ring lost with their consumers the account knows, too.
         let twice = self.0.ring().counts().lost_in_copy;

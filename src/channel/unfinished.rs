@@ -56,6 +56,7 @@ impl<T: Table> Account<'_, T> {
         let seat = self.seats_of(me).next().or_else(|| self.seats.claim(me, 0));
         let seat = seat.ok_or(TooMany::Processes)?;
         let state = self.seats.state(seat);
+        // Relaxed, here and below: the compare-and-swap that follows compares again.
         let mut seen = state.load(Ordering::Relaxed);
         loop {
             let counted = (seen & !NUMBERS).checked_add(ONE).ok_or(TooMany::Items)?;

@@ -114,6 +114,7 @@ impl Ring {
     ) -> Found {
         let mut over = false;
         loop {
+            // Relaxed: whoever has the lock looks again.
             let head = self.head().load(Ordering::Relaxed);
             if head & CLOSED != 0 {
                 return Found::Closed;
@@ -157,6 +158,7 @@ impl Ring {
     /// Takes the item at the head; false if another consumer took it, or it was lost.
     #[inline]
     fn take<R: Receiving>(&self, turn: Turn<'_>, receiving: &mut R) -> io::Result<bool> {
+        // Acquire: the lock orders it, but that of a dead owner was not given back.
         let head = self.head().load(Ordering::Acquire);
         if head & CLOSED != 0 || self.nothing_after(head).is_some() {
             return Ok(false);
@@ -186,9 +188,7 @@ impl Ring {
             drop(place);
             // Who wants to put a large one may wait for the place.
             ends::wake_all(self.head());
-            copied.inspect_err(|_| {
-                self.memory.word(layout::LOST).fetch_add(1, Ordering::Relaxed);
-            })?;
+            copied.inspect_err(|_| self.count(layout::LOST, 1))?;
         }
         Ok(true)
     }
@@ -216,7 +216,7 @@ impl Ring {
     fn lose(&self, at: Position) -> io::Result<bool> {
         if let Some(moved) = ends::advance(self.head(), at.next()) {
             ends::wake(self.head(), moved);
-            self.memory.word(layout::LOST).fetch_add(1, Ordering::Relaxed);
+            self.count(layout::LOST, 1);
         }
         Ok(false)
     }
@@ -256,8 +256,10 @@ impl<'a> Inside<'a> {
         let generation = Generation(at.generation);
         let (start, len) = match line.content {
             Content::Line => {
-                let len = (line.len as usize).min(MAX_IN_LINE);
-                (generation.line(at.number) + IN_LINE, len)
+                if line.len > MAX_IN_LINE as u64 {
+                    return damaged();
+                }
+                (generation.line(at.number) + IN_LINE, line.len as usize)
             }
             Content::Bytes(offset) => {
                 let end = offset.checked_add(line.len);

@@ -51,8 +51,9 @@ impl Ring {
         };
         let turn = Turn { word, me };
         if news.is_some() {
-            self.memory.word(layout::DEATHS).fetch_add(1, Ordering::Relaxed);
+            self.count(layout::DEATHS, 1);
             if at == layout::PUT_LOCK {
+                // Acquire: that of a dead owner was not given back.
                 let tail = Position::of(self.tail().load(Ordering::Acquire));
                 self.places().give_up_orphans(tail);
             }

@@ -289,18 +289,16 @@ impl Store {
     }
 
     /// Takes the lock; `None` if that takes too long.
-    fn lock(&self, deadline: Deadline) -> io::Result<Option<Locked<'_>>> {
+    fn lock(&self, deadline: Deadline) -> Option<Locked<'_>> {
         let me = owner::me();
         let patience = match deadline.remaining() {
             None => Deadline::NEVER,
             Some(left) => Deadline::after(left.max(PATIENCE)),
         };
-        let Some(news) = lock::take(self.word(LOCK), me, patience) else {
-            return Ok(None);
-        };
+        let news = lock::take(self.word(LOCK), me, patience)?;
         let locked = Locked { store: self, me };
         self.note_death(news);
-        Ok(Some(locked))
+        Some(locked)
     }
 
     /// Puts an item, if there is room; if not, and `wait` says so, gets ready to wait for some.
@@ -311,7 +309,7 @@ impl Store {
         wait: bool,
         deadline: Deadline,
     ) -> io::Result<Outcome<(), L::Out>> {
-        let Some(locked) = self.lock(deadline)? else {
+        let Some(locked) = self.lock(deadline) else {
             return Ok(Outcome::Busy);
         };
         let mut change = locked.change()?;
@@ -412,7 +410,7 @@ impl Store {
         wait: bool,
         deadline: Deadline,
     ) -> io::Result<Outcome<Item<L::Out>, L::Out>> {
-        let Some(locked) = self.lock(deadline)? else {
+        let Some(locked) = self.lock(deadline) else {
             return Ok(Outcome::Busy);
         };
         let mut change = locked.change()?;
@@ -474,7 +472,7 @@ impl Store {
         self.word(STATE as usize).fetch_max(state as u64, AcqRel);
         // Whoever has the lock for long, or for ever, cannot keep this from happening: the state is
         // there already, and whoever sleeps looks again by the clock.
-        let locked = self.lock(Deadline::now())?;
+        let locked = self.lock(Deadline::now());
         if let Some(locked) = &locked
             && state == State::Over
         {
