@@ -73,3 +73,27 @@ impl<T> Room<T> {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod model {
+    use super::*;
+    use crate::entry::Departure;
+    use std::sync::Weak;
+
+    /// A client's thread that says of itself whether it is there.
+    #[derive(Debug)]
+    pub(in crate::manager) struct Thread {
+        pub(in crate::manager) id: u64,
+        pub(in crate::manager) is_alive: bool,
+    }
+
+    impl Caller for Thread {
+        fn id(&self) -> u64 {
+            self.id
+        }
+        fn is_alive(&self) -> bool {
+            self.is_alive
+        }
+        fn holds(&self, _: Weak<dyn Departure>) {}
+    }
+}
