@@ -45,22 +45,32 @@ const TOO_MANY: &str = "more than 224 shared objects in one value or one set of 
                         their descriptors go in one message; send them in several";
 const _: () = assert!(MAX_HANDLES == 224);
 
+/// A cell of a thread. What is dropped at the very end of a thread may still encode and decode,
+/// when the cell is gone: then no object travels.
+type Slot<T> = &'static LocalKey<RefCell<Option<T>>>;
+
+/// Puts something into a cell, and returns what was there.
+fn exchange<T>(cell: Slot<T>, value: Option<T>) -> Option<T> {
+    cell.try_with(|cell| cell.replace(value)).ok().flatten()
+}
+
+/// Does something with what is in a cell.
+fn at<T, R: Default>(cell: Slot<T>, act: impl FnOnce(&mut Option<T>) -> R) -> R {
+    cell.try_with(|cell| act(&mut cell.borrow_mut())).unwrap_or_default()
+}
+
 /// Sets a thread's cell for the time of `run`, then puts back what was there: calls nest, because
 /// the user's code runs in them.
-fn with<T, R>(
-    cell: &'static LocalKey<RefCell<Option<T>>>,
-    value: T,
-    run: impl FnOnce() -> R,
-) -> (R, Option<T>) {
-    struct Restore<T: 'static>(&'static LocalKey<RefCell<Option<T>>>, Option<T>);
+fn with<T, R>(cell: Slot<T>, value: T, run: impl FnOnce() -> R) -> (R, Option<T>) {
+    struct Restore<T: 'static>(Slot<T>, Option<T>);
     impl<T> Drop for Restore<T> {
         fn drop(&mut self) {
-            self.0.replace(self.1.take());
+            exchange(self.0, self.1.take());
         }
     }
-    let restore = Restore(cell, cell.replace(Some(value)));
+    let restore = Restore(cell, exchange(cell, Some(value)));
     let result = run();
-    let value = cell.take();
+    let value = exchange(cell, None);
     drop(restore);
     (result, value)
 }
@@ -75,12 +85,12 @@ pub(crate) fn collecting<R>(encode: impl FnOnce() -> R) -> (R, Carried) {
 
 /// The objects collected so far.
 pub(crate) fn take_collected() -> Carried {
-    SENDING.with_borrow_mut(|sending| sending.as_mut().map(std::mem::take).unwrap_or_default())
+    at(&SENDING, |sending| sending.as_mut().map(std::mem::take)).unwrap_or_default()
 }
 
 /// Whether any object was collected.
 pub(crate) fn is_carrying() -> bool {
-    SENDING.with_borrow(|sending| sending.as_ref().is_some_and(|carried| !carried.is_empty()))
+    at(&SENDING, |sending| sending.as_ref().is_some_and(|carried| !carried.is_empty()))
 }
 
 /// Runs `decode` with the objects that came with the message.
@@ -109,25 +119,22 @@ pub(crate) fn noting<R>(decode: impl FnOnce() -> R) -> (R, Vec<u64>) {
 
 /// From now on this thread finds these objects.
 pub(crate) fn install(received: Received) {
-    RECEIVED.set(Some(received));
+    exchange(&RECEIVED, Some(received));
 }
 
 /// The objects that were installed are needed no longer.
 pub(crate) fn uninstall() {
-    RECEIVED.set(None);
+    exchange(&RECEIVED, None);
 }
 
 /// One more object for this thread to find.
 pub(crate) fn admit(uid: u64, object: Arc<Object>) {
-    RECEIVED.with_borrow_mut(|received| {
-        received.get_or_insert_default().insert(uid, object);
-    });
+    at(&RECEIVED, |received| received.get_or_insert_default().insert(uid, object));
 }
 
 /// The sender has dropped an object.
 pub(crate) fn dismiss(uid: u64) {
-    let object = RECEIVED.with_borrow_mut(|received| received.as_mut()?.remove(&uid));
-    drop(object);
+    at(&RECEIVED, |received| received.as_mut()?.remove(&uid));
 }
 
 /// The numbers of objects, as a message names them.
@@ -158,18 +165,18 @@ pub(crate) fn serialize<S: Serializer>(
     object: &Arc<Object>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let collected = SENDING.with_borrow_mut(|sending| {
-        let carried = sending.as_mut().ok_or(OUTSIDE)?;
+    let collected = at(&SENDING, |sending| {
+        let carried = sending.as_mut()?;
         if carried.iter().any(|known| known.uid() == object.uid()) {
-            return Ok(());
+            return Some(Ok(()));
         }
         if carried.len() == MAX_HANDLES {
-            return Err(TOO_MANY);
+            return Some(Err(TOO_MANY));
         }
         carried.push(object.clone());
-        Ok(())
+        Some(Ok(()))
     });
-    collected.map_err(refuse_encoding)?;
+    collected.unwrap_or(Err(OUTSIDE)).map_err(refuse_encoding)?;
     serializer.serialize_u64(object.uid())
 }
 
@@ -193,11 +200,12 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
     if !DECODING.get() {
         return Err(refuse_decoding(OUTSIDE));
     }
-    let found = RECEIVED.with_borrow(|received| {
-        let missing = "a shared object that did not come with the message; if it was sent, this \
-                       process has too many open files";
-        received.as_ref().and_then(|received| received.get(&uid)).cloned().ok_or(missing)
-    });
-    FOUND.with_borrow_mut(|found| found.as_mut().map(|found| found.push(uid)));
-    found.map_err(refuse_decoding)
+    let object = at(&RECEIVED, |received| received.as_ref()?.get(&uid).cloned());
+    at(&FOUND, |found| found.as_mut().map(|found| found.push(uid)));
+    object.ok_or_else(|| {
+        refuse_decoding(
+            "a shared object that did not come with the message; if it was sent, this process has \
+             too many open files",
+        )
+    })
 }
