@@ -121,12 +121,13 @@ impl<T> Iterator for Items<'_, T> {
 
     fn next(&mut self) -> Option<Result<T>> {
         loop {
-            return match self.line.get_until(Deadline::NEVER) {
-                Ok(Some(item)) => Some(Ok(item)),
-                Ok(None) => continue,
-                Err(error) if error.is_closed() => None,
-                Err(error) => Some(Err(error)),
-            };
+            match self.line.get_until(Deadline::NEVER) {
+                Ok(Some(item)) => return Some(Ok(item)),
+                // Without a deadline only a hostile peer could end the wait.
+                Ok(None) => {}
+                Err(error) if error.is_closed() => return None,
+                Err(error) => return Some(Err(error)),
+            }
         }
     }
 }

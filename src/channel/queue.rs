@@ -25,8 +25,8 @@ const KIND: Kind = Kind::new("multiproc-queue");
 /// | [`new`](Queue::new) | as many items as there is memory for; the memory goes back when the queue is empty |
 ///
 /// Items may name shared objects: locks, vectors, other queues, also this one. Their descriptors
-/// travel through a socket, of which the kernel limits the length: while some hundred such items
-/// are inside the queue counts as full.
+/// travel through a socket, of which the kernel limits the length: while some two hundred such
+/// items are inside the queue counts as full.
 ///
 /// Clones, handles that came as arguments or inside of other items, and copies in forked children
 /// are all the same queue. It is as durable as they are: when the last one goes, in whichever

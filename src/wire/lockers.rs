@@ -5,7 +5,7 @@
 //! The lockers are in one socket, the *cabinet*, and never leave it: to open one is to look at the
 //! message that it is in, which copies its descriptor (`SO_PEEK_OFF`; all entries have the same
 //! length). There are as many as were ever in use at the same time; the kernel has room for some
-//! hundred.
+//! two hundred.
 //!
 //! Which lockers are in use the store says (`shm/store`), under whose lock all of this happens.
 //! What is in one that is not in use was left there by somebody who died, and is thrown away by the
