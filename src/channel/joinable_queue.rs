@@ -3,7 +3,7 @@ use super::ringed::Ringed;
 use super::unfinished::{Account, TooMany};
 use crate::shm::memory::Kind;
 use crate::shm::owner::{self, Look};
-use crate::shm::ring::{HEADER, Ring, SPARE};
+use crate::shm::ring::{HEADER, Next, Ring, SPARE};
 use crate::shm::seats::{EXAMINED, SEATS, Seats, TABLE};
 use crate::sys::clock::Deadline;
 use crate::wire::post::Post;
@@ -155,7 +155,7 @@ impl<T: Data> Joinable<T> {
     /// Takes an item into this process's hands, unless they are full.
     fn take(&self, deadline: Deadline) -> std::result::Result<Result<Option<T>>, TooMany> {
         let mut noting = Noting { account: self.account(), noted: None, refused: None };
-        let got = self.0.get_noting(|number| noting.note(number), deadline);
+        let got = self.0.get_noting(|item| noting.note(item), deadline);
         if !matches!(got, Ok(Some(_))) {
             // There was none, or nobody can deal with it any more.
             noting.forget();
@@ -181,9 +181,15 @@ impl Noting<'_> {
     }
 
     /// This item is about to be taken.
-    fn note(&mut self, number: u64) -> io::Result<()> {
+    fn note(&mut self, item: Next) -> io::Result<()> {
         self.forget();
-        match self.account.taking(owner::my_process(), number) {
+        if item.is_after_death {
+            self.account.pass_on(item.number, |owner, look| {
+                // A thread is about to settle what such a process had.
+                !owner::is_process(owner) || owner::is_dead(owner, look)
+            });
+        }
+        match self.account.taking(owner::my_process(), item.number) {
             Ok(seat) => {
                 self.noted = Some(seat);
                 Ok(())

@@ -73,12 +73,12 @@ impl<T: Data> Ringed<T> {
         &self.ring
     }
 
-    /// Takes an item; `note` is told its number while nobody else can take one, and before it is
-    /// taken. If it was not, `note` is told another one, or nothing is returned.
+    /// Takes an item; `note` is told which while nobody else can take one, and before it is taken.
+    /// If it was not, `note` is told another one, or nothing is returned.
     #[inline]
     pub(super) fn get_noting(
         &self,
-        note: impl FnMut(u64) -> io::Result<()>,
+        note: impl FnMut(Next) -> io::Result<()>,
         deadline: Deadline,
     ) -> Result<Option<T>> {
         let mut taking = Taking { post: &self.post, note, item: None, mail: None };
@@ -122,7 +122,7 @@ struct Taking<'a, T, N> {
     mail: Option<Received>,
 }
 
-impl<T: Data, N: FnMut(u64) -> io::Result<()>> Receiving for Taking<'_, T, N> {
+impl<T: Data, N: FnMut(Next) -> io::Result<()>> Receiving for Taking<'_, T, N> {
     #[inline]
     fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<()> {
         self.item = Some(Arrived::copied(bytes)?);
@@ -136,7 +136,7 @@ impl<T: Data, N: FnMut(u64) -> io::Result<()>> Receiving for Taking<'_, T, N> {
 
     #[inline]
     fn taking(&mut self, item: Next) -> io::Result<()> {
-        (self.note)(item.number)
+        (self.note)(item)
     }
 }
 

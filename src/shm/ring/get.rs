@@ -54,6 +54,8 @@ pub(crate) struct Next {
     pub(crate) tag: u8,
     /// In bytes.
     pub(crate) len: u64,
+    /// Whether the last consumer died in its turn: it may have been about to take this item, too.
+    pub(crate) is_after_death: bool,
 }
 
 /// What a wait for an item found.
@@ -165,7 +167,8 @@ impl Ring {
         }
         let (at, line) = self.line_at(Position::of(head))?;
         let segment = self.segment(at.generation)?;
-        receiving.taking(Next { number: at.number, tag: line.tag, len: line.len })?;
+        let (number, is_after_death) = (at.number, turn.is_after_death);
+        receiving.taking(Next { number, tag: line.tag, len: line.len, is_after_death })?;
         let mut place = None;
         if let Content::Spilled(seat) = line.content {
             place = self.places().take(seat, at.number, line.len);
