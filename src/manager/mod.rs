@@ -68,6 +68,7 @@ mod semaphore;
 mod server;
 mod session;
 mod set;
+mod slice;
 // Their servers enter through the hook.
 #[cfg(all(test, feature = "hook"))]
 mod tests;
