@@ -10,7 +10,7 @@ use multiproc::connection::{Address, Client, Connection, Listener};
 use multiproc::{Data, Event, Execution, Mutex, Process, wait};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,6 +153,22 @@ fn a_peer_that_did_not_read_everything_still_leaves_what_it_sent() {
     drop(there);
     assert_eq!(here.recv().unwrap(), 2);
     assert!(here.recv().unwrap_err().is_end_of_file());
+}
+
+#[test]
+fn a_peer_that_went_without_reading_is_an_error_for_the_writer_too() {
+    watchdog();
+    for (here, there) in [pair::<u32, u32>(), tcp_pair()] {
+        here.send(1).unwrap();
+        assert!(there.poll(PATIENCE).unwrap());
+        drop(there);
+        let error = loop {
+            if let Err(error) = here.send(2) {
+                break error;
+            }
+        };
+        assert!(error.is_closed(), "{error}");
+    }
 }
 
 #[test]
@@ -559,12 +575,31 @@ fn what_would_be_dangerous_has_to_be_asked_for_by_name() {
     client.join().unwrap();
 }
 
+/// A port that is taken, by a socket that does not listen.
+fn port_without_listener() -> (OwnedFd, u16) {
+    // SAFETY: an address of IPv4 is plain numbers, for which all zeros is valid.
+    let mut name: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+    name.sin_family = libc::AF_INET as libc::sa_family_t;
+    name.sin_addr.s_addr = u32::from(std::net::Ipv4Addr::LOCALHOST).to_be();
+    let mut len = size_of_val(&name) as libc::socklen_t;
+    // SAFETY: the descriptor is new, and both calls get a name of that length, which lives.
+    let socket = unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        assert!(fd >= 0 && libc::bind(fd, (&raw const name).cast(), len) == 0);
+        assert_eq!(libc::getsockname(fd, (&raw mut name).cast(), &raw mut len), 0);
+        OwnedFd::from_raw_fd(fd)
+    };
+    (socket, u16::from_be(name.sin_port))
+}
+
 #[test]
 fn an_address_where_nobody_listens_is_an_error_with_the_address() {
     watchdog();
     let scratch = TempDir::new();
     let path = Address::unix(scratch.join("nobody"));
-    for address in [path, Address::unique().unwrap(), "tcp:127.0.0.1:1".parse().unwrap()] {
+    let (_bound, port) = port_without_listener();
+    let tcp = Address::tcp(("127.0.0.1", port)).unwrap();
+    for address in [path, Address::unique().unwrap(), tcp] {
         let error = Client::builder().key(KEY).connect::<u8, u8>(&address).unwrap_err();
         assert!(error.is_os() && error.to_string().contains(&address.to_string()), "{error}");
     }
@@ -898,5 +933,7 @@ fn a_connection_is_readable_for_others_when_it_is_for_itself() {
     assert_eq!(here.recv().unwrap(), 1);
     assert!(!readable() && !here.poll(Duration::ZERO).unwrap());
     drop(there);
+    // A process that another test starts in this moment has it, too, until it executes.
+    assert!(here.poll(PATIENCE).unwrap());
     assert!(readable());
 }

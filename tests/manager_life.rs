@@ -56,6 +56,7 @@ fn an_object_stays_while_its_proxy_is_on_its_way() {
     // In an argument: nobody else has one when the process starts to run.
     let look = |list: List<u64>| list.get(0).expect("it lives");
     assert_eq!(finish(start(look, (list,))), Some(5));
+    wait_for_objects(&manager, 0);
     // In a queue, and in a result.
     let queue = manager.queue::<List<u64>>().unwrap();
     queue.put(manager.list_of([6u64]).unwrap()).unwrap();

@@ -1,11 +1,10 @@
 use super::line::{self, Line, QueueStats, Shutdown, queue_travels, verbs};
-use super::ringed::{OWN, Ringed};
+use super::ringed::Ringed;
 use super::unfinished::{Account, TooMany};
 use crate::shm::memory::Kind;
 use crate::shm::owner::{self, Look};
-use crate::shm::ring::Ring;
-use crate::shm::ring::Room;
-use crate::shm::seats::{Seats, TABLE};
+use crate::shm::ring::{Ring, Room, SPARE};
+use crate::shm::seats::{EXAMINED, SEATS, Seats, TABLE};
 use crate::sys::clock::Deadline;
 use crate::wire::post::Post;
 use crate::{Data, Error, Result};
@@ -15,10 +14,10 @@ use std::time::Duration;
 
 const KIND: Kind = Kind::new("multiproc-joinable-queue");
 /// The word on which those sleep who join.
-const BELL: usize = OWN;
+const BELL: usize = SPARE;
 /// How many items processes had that died before they were done.
-const ABANDONED: usize = OWN + 8;
-const SEATS_AT: usize = OWN + 64;
+const ABANDONED: usize = SPARE + 8;
+const SEATS_AT: usize = SPARE + 64;
 const _: () = assert!(SEATS_AT + TABLE <= 64 * 1024, "the words end with the ring's header");
 
 /// A [`Queue`](crate::Queue) that knows which items are done, so that one can wait until all are:
@@ -123,7 +122,7 @@ impl<T: Data> JoinableQueue<T> {
     /// # Errors
     /// [`is_timeout`](Error::is_timeout) if some were not done all the time.
     pub fn join_timeout(&self, timeout: Duration) -> Result<()> {
-        match self.0.join_until(line::after(timeout)) {
+        match self.0.join_until(Deadline::after(timeout)) {
             true => Ok(()),
             false => Err(line::timeout("end of all items of the queue", timeout)),
         }
@@ -160,8 +159,26 @@ impl<T: Data> Joinable<T> {
         }
     }
 
+    /// As [`settle`](Self::settle), with a look at every seat.
+    fn settle_all(&self) {
+        for _ in 0..SEATS.div_ceil(EXAMINED) {
+            self.settle(Look::Close);
+        }
+    }
+
     fn join_until(&self, deadline: Deadline) -> bool {
         self.account().wait(deadline, || self.ends(), |look| self.settle(look))
+    }
+
+    /// Takes an item into this process's hands, unless they are full.
+    fn take(&self, deadline: Deadline) -> std::result::Result<Result<Option<T>>, TooMany> {
+        let mut noting = Noting { account: self.account(), noted: None, refused: None };
+        let got = self.0.get_noting(|number| noting.note(number), deadline);
+        if !matches!(got, Ok(Some(_))) {
+            // There was none, or nobody can deal with it any more.
+            noting.forget();
+        }
+        noting.refused.map_or(Ok(got), Err)
     }
 }
 
@@ -203,21 +220,23 @@ impl<T: Data> Line<T> for Joinable<T> {
     }
 
     fn get_until(&self, deadline: Deadline) -> Result<Option<T>> {
-        let mut noting = Noting { account: self.account(), noted: None, refused: None };
-        let got = self.0.get_noting(|number| noting.note(number), deadline);
-        if !matches!(got, Ok(Some(_))) {
-            // There was none, or nobody can deal with it any more.
-            noting.forget();
+        let mut taken = self.take(deadline);
+        if matches!(taken, Err(TooMany::Processes)) {
+            // Otherwise only who joins looks for the dead, and perhaps nobody does.
+            self.settle_all();
+            taken = self.take(deadline);
         }
-        match noting.refused {
-            None => got,
-            Some(TooMany::Items) => Err(Error::invalid(
-                "this process has taken 16 million items and called task_done() for none of them",
-            )),
-            Some(TooMany::Processes) => Err(Error::invalid(
-                "1,024 processes have taken items from the queue and live, so no other one can",
-            )),
-        }
+        taken.unwrap_or_else(|why| {
+            Err(Error::invalid(match why {
+                TooMany::Items => {
+                    "this process has taken 16 million items and called task_done() for none of \
+                     them"
+                }
+                TooMany::Processes => {
+                    "1,024 processes have taken items from the queue and live, so no other one can"
+                }
+            }))
+        })
     }
 
     fn len(&self) -> u64 {
@@ -246,5 +265,34 @@ impl<T: Data> Line<T> for Joinable<T> {
         let lost = stats.lost.saturating_sub(twice).saturating_add(abandoned);
         let taken = stats.taken.saturating_add(twice).saturating_sub(abandoned);
         QueueStats { lost, taken, ..stats }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shm::seats::Table;
+
+    /// A queue with an item, in which somebody has taken items so often that no seat is left.
+    fn crowded(by: u64) -> JoinableQueue<u32> {
+        let jobs = JoinableQueue::new().expect("a queue");
+        jobs.put(7_u32).expect("put");
+        while jobs.0.account().seats.claim(by, 0).is_some() {}
+        jobs
+    }
+
+    #[test]
+    fn processes_that_have_died_keep_nobody_from_taking_items_though_nobody_joins() {
+        let jobs = crowded(owner::dead::process());
+        assert_eq!(jobs.try_get().expect("a seat"), Some(7));
+        jobs.task_done().expect("it was taken");
+        assert_eq!(jobs.unfinished(), 0);
+    }
+
+    #[test]
+    fn as_many_as_there_can_be_that_live_keep_another_one_from_taking_an_item_which_stays() {
+        let jobs = crowded(owner::me());
+        assert!(jobs.try_get().expect_err("no seat").is_invalid_input());
+        assert_eq!((jobs.len(), jobs.unfinished()), (1, 1));
     }
 }

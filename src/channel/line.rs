@@ -1,6 +1,8 @@
 //! What all queues have in common: the verbs, and the words for what went wrong.
 
 use crate::error::Kind;
+use crate::shm::memory::number_of;
+use crate::shm::ring::MAX_ITEM;
 use crate::sys::clock::Deadline;
 use crate::{Error, Execution, Result};
 use std::fmt;
@@ -54,16 +56,6 @@ pub(super) trait Line<T> {
     fn stats(&self) -> QueueStats;
 }
 
-/// A duration as a deadline.
-pub(super) fn after(timeout: Duration) -> Deadline {
-    Deadline::after(timeout)
-}
-
-/// The deadline of a call that does not wait.
-pub(super) fn now() -> Deadline {
-    Deadline::after(Duration::ZERO)
-}
-
 /// A number of items as the caller sees it.
 pub(super) fn number(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
@@ -87,10 +79,12 @@ pub(super) fn timeout(waiting: &str, timeout: Duration) -> Error {
     Error::new(kind, format!("there was no {waiting} within {timeout:?}"))
 }
 
-/// The error of a put or a get that the shared memory refuses.
+/// The error of an item, or a message, that has more bytes than a ring takes.
 #[cold]
-pub(super) fn trouble(doing: &'static str, error: io::Error) -> Error {
-    Error::memory(doing, error)
+pub(super) fn too_large(what: &str, parts: [&[u8]; 2]) -> Error {
+    let len = parts[0].len() + parts[1].len();
+    let why = format!("{what}: it has {len} bytes, and {MAX_ITEM} are the most");
+    Error::new(Kind::TooLarge, why)
 }
 
 /// The error of a constructor.
@@ -112,10 +106,8 @@ pub(super) fn checked_capacity(capacity: usize) -> Result<u64> {
 
 /// A number for a type: handles of queues of different types do not open each other's objects.
 pub(super) fn shape<T>() -> u64 {
-    // FNV-1a, over the name: all processes run the same build.
-    std::any::type_name::<T>().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    // All processes run the same build, so they call it the same.
+    number_of(std::any::type_name::<T>())
 }
 
 /// The items of a queue, as they can be taken, until it is closed and empty: what iterating over a
@@ -156,9 +148,10 @@ macro_rules! verbs {
             ///
             /// # Errors
             /// [`is_closed`](crate::Error::is_closed) if the queue was closed;
-            /// [`is_encode`](crate::Error::is_encode) if the item cannot be encoded, and
-            /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no shared memory
-            /// for it: then it was not put.
+            /// [`is_encode`](crate::Error::is_encode) if the item cannot be encoded,
+            /// [`is_too_large`](crate::Error::is_too_large) if it has more bytes than this kind of
+            /// queue takes, and [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no
+            /// shared memory for it: then it was not put.
             pub fn put(&self, item: impl crate::Given<$t>) -> crate::Result<()> {
                 let (line, item) = (&self.0, crate::Given::given(&item));
                 // Without a deadline only a hostile peer could end the wait.
@@ -174,7 +167,7 @@ macro_rules! verbs {
             /// # Errors
             /// As [`put`](Self::put).
             pub fn try_put(&self, item: impl crate::Given<$t>) -> crate::Result<bool> {
-                self.0.put_until(crate::Given::given(&item), line::now())
+                self.0.put_until(crate::Given::given(&item), crate::sys::clock::Deadline::now())
             }
 
             /// Puts an item; waits while the queue is full, for `timeout` at most. Zero means try,
@@ -188,7 +181,7 @@ macro_rules! verbs {
                 item: impl crate::Given<$t>,
                 timeout: std::time::Duration,
             ) -> crate::Result<()> {
-                match self.0.put_until(crate::Given::given(&item), line::after(timeout))? {
+                match self.0.put_until(crate::Given::given(&item), crate::sys::clock::Deadline::after(timeout))? {
                     true => Ok(()),
                     false => Err(line::timeout("room in the queue", timeout)),
                 }
@@ -215,7 +208,7 @@ macro_rules! verbs {
             /// # Errors
             /// As [`get`](Self::get).
             pub fn try_get(&self) -> crate::Result<Option<$t>> {
-                self.0.get_until(line::now())
+                self.0.get_until(crate::sys::clock::Deadline::now())
             }
 
             /// Takes the next item; waits while there is none, for `timeout` at most. Zero means
@@ -225,7 +218,7 @@ macro_rules! verbs {
             /// [`is_timeout`](crate::Error::is_timeout) if there was none all the time; else as
             /// [`get`](Self::get).
             pub fn get_timeout(&self, timeout: std::time::Duration) -> crate::Result<$t> {
-                let got = self.0.get_until(line::after(timeout))?;
+                let got = self.0.get_until(crate::sys::clock::Deadline::after(timeout))?;
                 got.ok_or_else(|| line::timeout("item in the queue", timeout))
             }
 

@@ -1,8 +1,7 @@
 use super::line::{self, Line, queue_travels, verbs};
 use super::ringed::Ringed;
 use crate::shm::memory::Kind;
-use crate::shm::ring::Ring;
-use crate::shm::ring::Room;
+use crate::shm::ring::{Ring, Room};
 use crate::wire::post::Post;
 use crate::{Data, Result};
 

@@ -11,7 +11,7 @@ use crate::sys::clock::Deadline;
 use crate::wire::handles::{Carried, Received, refuse_decoding};
 use crate::wire::lockers::Lockers;
 use crate::wire::travel::Handle;
-use crate::{Data, Result};
+use crate::{Data, Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -127,7 +127,7 @@ impl<T: Data, D: Discipline<T>> Stored<T, D> {
             };
             let new = New { bytes, beside, rule };
             let outcome = self.store.put(&new, &self.lockers, !over, deadline);
-            match outcome.map_err(|error| line::trouble("the item was not put", error))? {
+            match outcome.map_err(|error| Error::memory("the item was not put", error))? {
                 Outcome::Done(()) => return Ok(true),
                 Outcome::Closed => return Err(line::closed(NO_PUT)),
                 Outcome::Compare(_) if over && known.len() >= LAST_COMPARISONS => return Ok(false),
@@ -173,7 +173,7 @@ impl<T: Data, D: Discipline<T>> Line<T> for Stored<T, D> {
         loop {
             let over = nap.is_over();
             let outcome = self.store.take(&self.lockers, !over, deadline);
-            match outcome.map_err(|error| line::trouble("no item was taken", error))? {
+            match outcome.map_err(|error| Error::memory("no item was taken", error))? {
                 Outcome::Done(item) => {
                     return item::decode(&item.bytes, item.beside.unwrap_or_default()).map(Some);
                 }

@@ -114,8 +114,7 @@ fn look(sources: &[How<'_>]) -> Result<Vec<usize>> {
         .iter()
         .filter_map(|source| if let How::Fd(fd) = source { Some(*fd) } else { None })
         .collect();
-    let mut readable =
-        socket::readable(&fds, Deadline::after(Duration::ZERO)).map_err(refused)?.into_iter();
+    let mut readable = socket::readable(&fds, Deadline::now()).map_err(refused)?.into_iter();
     let mut ready = Vec::new();
     for (number, source) in sources.iter().enumerate() {
         let is_ready = match source {

@@ -318,7 +318,7 @@ impl<S, R: Data> Connection<S, R> {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn try_recv(&self) -> Result<Option<R>> {
-        let frame = self.framed.recv(u64::MAX, Deadline::after(Duration::ZERO))?;
+        let frame = self.framed.recv(u64::MAX, Deadline::now())?;
         frame.map(value_of).transpose()
     }
 

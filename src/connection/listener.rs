@@ -205,7 +205,7 @@ impl Listener {
     /// # Errors
     /// As [`accept`](Self::accept).
     pub fn try_accept<S, R>(&self) -> Result<Option<Connection<S, R>>> {
-        self.typed(Deadline::after(Duration::ZERO))
+        self.typed(Deadline::now())
     }
 
     /// Stops listening, also for forked children that have the listener: who is in
@@ -218,7 +218,7 @@ impl Listener {
             path.remove();
         }
         // Whoever accepts at this moment does it.
-        if let Some(mut pending) = self.pending.take(Deadline::after(Duration::ZERO)) {
+        if let Some(mut pending) = self.pending.take(Deadline::now()) {
             self.forget(&mut pending);
         }
     }

@@ -48,20 +48,10 @@ impl<T> Room<T> {
         mut attempt: impl FnMut(&mut T) -> Option<R>,
     ) -> Option<R> {
         let mut state = self.lock();
-        if let Some(result) = attempt(&mut state) {
-            drop(state);
-            self.changed.notify_all();
-            return Some(result);
-        }
         let deadline = Deadline::after(timeout);
         loop {
-            let left = deadline.remaining().unwrap_or(SLICE);
-            if left.is_zero() {
-                return None;
-            }
-            let slept = self.changed.wait_timeout(state, left.min(SLICE));
-            state = slept.unwrap_or_else(PoisonError::into_inner).0;
-            // What it gets would be lost. A look costs a microsecond, a sleep ten.
+            // What it gets would be lost. Also the first time: its request may have lain there for
+            // long. With the lock, so that nothing that comes after its death is for it.
             if !caller.is_alive() {
                 return None;
             }
@@ -70,6 +60,45 @@ impl<T> Room<T> {
                 self.changed.notify_all();
                 return Some(result);
             }
+            let left = deadline.remaining().unwrap_or(SLICE);
+            if left.is_zero() {
+                return None;
+            }
+            let slept = self.changed.wait_timeout(state, left.min(SLICE));
+            state = slept.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::entry::Departure;
+    use std::sync::Weak;
+
+    /// A caller that was killed after it had sent its request.
+    #[derive(Debug)]
+    pub(in super::super) struct Gone(pub(in super::super) u64);
+
+    impl Caller for Gone {
+        fn id(&self) -> u64 {
+            self.0
+        }
+
+        fn is_alive(&self) -> bool {
+            false
+        }
+
+        fn holds(&self, _: Weak<dyn Departure>) {}
+        fn tells(&self, _: Weak<dyn Departure>) {}
+    }
+
+    #[test]
+    fn what_is_there_already_is_not_for_a_caller_that_is_gone() {
+        let room = Room::new(1);
+        let take = |items: &mut u32| items.checked_sub(1).map(|left| *items = left);
+        assert!(room.wait(&Gone(1), Duration::MAX, take).is_none());
+        assert!(room.wait(&Gone(1), Duration::ZERO, take).is_none());
+        assert_eq!(room.look(|items| *items), 1);
     }
 }

@@ -25,16 +25,16 @@ pub(crate) struct Growing(Memory);
 
 impl Growing {
     /// Makes an object whose first window has its memory, all zero but for what says its kind.
-    pub(crate) fn create(kind: Kind, count: u64) -> io::Result<Self> {
-        Memory::create_sparse(kind, count, FIRST as usize, FILE as usize).map(Self)
+    pub(crate) fn create(kind: Kind, shape: u64, count: u64) -> io::Result<Self> {
+        Memory::create_sparse(kind, shape, count, FIRST as usize, FILE as usize).map(Self)
     }
 
     /// The memory of an object that was received.
     ///
     /// # Errors
     /// As [`Memory::open`].
-    pub(crate) fn open(object: Arc<Object>, kind: Kind) -> io::Result<Self> {
-        Memory::open_sparse(object, kind, FIRST as usize).map(Self)
+    pub(crate) fn open(object: Arc<Object>, kind: Kind, shape: u64) -> io::Result<Self> {
+        Memory::open_sparse(object, kind, shape, FIRST as usize).map(Self)
     }
 
     /// The object.
@@ -137,8 +137,8 @@ mod tests {
 
     #[test]
     fn what_one_handle_writes_anywhere_another_one_reads() {
-        let one = Growing::create(KIND, 0).expect("create");
-        let other = Growing::open(one.object().clone(), KIND).expect("open");
+        let one = Growing::create(KIND, 0, 0).expect("create");
+        let other = Growing::open(one.object().clone(), KIND, 0).expect("open");
         for at in [FIRST - 64, FIRST, 2 * FIRST, 3 * FIRST - 64, 64 * FIRST, 127 * FIRST] {
             one.reserve(at, 64).expect("memory");
             one.copy_in(at, &[7; 64]).expect("a place");
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_is_outside_or_across_two_windows_is_refused() {
-        let growing = Growing::create(KIND, 0).expect("create");
+        let growing = Growing::create(KIND, 0, 0).expect("create");
         for at in [FILE, 1 << 50, u64::MAX - 7, 4] {
             assert!(growing.word(at).is_err(), "{at}");
         }
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn memory_that_was_given_back_is_zero_and_can_be_had_again() {
-        let growing = Growing::create(KIND, 0).expect("create");
+        let growing = Growing::create(KIND, 0, 0).expect("create");
         let before = growing.memory_len().expect("stat");
         growing.reserve(FIRST, 1 << 20).expect("memory");
         growing.copy_in(FIRST, &[1; 100]).expect("a place");

@@ -31,6 +31,11 @@ impl Deadline {
     /// Waits for ever.
     pub(crate) const NEVER: Self = Self(None);
 
+    /// The deadline of who only tries: it has passed.
+    pub(crate) fn now() -> Self {
+        Self(Some(Instant::now()))
+    }
+
     /// The deadline `timeout` from now.
     pub(crate) fn after(timeout: Duration) -> Self {
         Self(Instant::now().checked_add(timeout))
@@ -89,8 +94,8 @@ mod tests {
     #[test]
     fn centuries_mean_never_and_zero_means_now() {
         assert_eq!(Deadline::after(Duration::MAX), Deadline::NEVER);
-        assert!(Deadline::after(Duration::ZERO).passed());
-        assert_eq!(Deadline::after(Duration::ZERO).poll_millis(), 0);
+        assert!(Deadline::after(Duration::ZERO).passed() && Deadline::now().passed());
+        assert_eq!(Deadline::now().poll_millis(), 0);
         assert_eq!(Deadline::NEVER.poll_millis(), -1);
     }
 

@@ -6,6 +6,8 @@
 pub(crate) mod child;
 pub(crate) mod clock;
 pub(crate) mod epoll;
+#[cfg(test)]
+pub(crate) mod eventually;
 pub(crate) mod exit;
 pub(crate) mod fd;
 pub(crate) mod fork;

@@ -6,9 +6,9 @@ use crate::error::Kind;
 use crate::shm::bytes::CopyOut;
 use crate::shm::memory;
 use crate::shm::object::Object;
-use crate::shm::ring::{Got, Next, Put, Receiving, Ring, Room, SPARE, Sending};
+use crate::shm::ring::{Got, Next, Put, Receiving, Ring, Room, Sending};
 use crate::sys::clock::{self, Deadline};
-use crate::wire::handles::{Carried, Received};
+use crate::wire::handles::{self, Carried, Received};
 use crate::wire::post::Post;
 use crate::wire::travel::Handle;
 use crate::{Error, Execution, Result};
@@ -18,8 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const KIND: memory::Kind = memory::Kind::new("multiproc-pipe");
-/// The word of a ring's memory that tells pipes of different messages apart.
-const SHAPE: usize = SPARE;
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,21 +83,14 @@ impl Watch {
     }
 }
 
-/// A ring for one direction of a pipe.
+/// A ring for one direction of a pipe, of messages of this shape.
 pub(super) fn ring(shape: u64) -> io::Result<Ring> {
-    let ring = Ring::create(KIND, Room::Bytes)?;
-    // Relaxed: nobody else has it yet.
-    ring.memory().word(SHAPE).store(shape, Ordering::Relaxed);
-    Ok(ring)
+    Ring::create(KIND, shape, Room::Bytes)
 }
 
+/// As [`ring`], in an object that was received.
 pub(super) fn open_ring(object: Arc<Object>, shape: u64) -> io::Result<Ring> {
-    let ring = Ring::open(object, KIND)?;
-    // Relaxed: written before it was sent.
-    match ring.memory().word(SHAPE).load(Ordering::Relaxed) == shape {
-        true => Ok(ring),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "a pipe of other messages")),
-    }
+    Ring::open(object, KIND, shape)
 }
 
 impl End {
@@ -142,11 +133,9 @@ impl End {
                 Ok(true)
             }
             Ok(Put::Full) => Ok(false),
+            Ok(Put::TooLarge) => Err(line::too_large("the message was not sent", parts)),
             Ok(Put::Closed | Put::Over) => Err(nobody_reads()),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(nobody_reads()),
-            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-                Err(Error::new(Kind::TooLarge, "the message was not sent").with_source(error))
-            }
             Err(error) => Err(Error::memory("the message was not sent", error)),
         }
     }
@@ -262,15 +251,11 @@ impl End {
             (Some(Handle(object)), Some(shape)) => open_ring(object, shape).map(Some),
             _ => Err(io::ErrorKind::InvalidData.into()),
         };
-        let refuse = || {
-            crate::wire::handles::refuse_decoding(
-                "what came is no such end of a pipe, or one of other messages",
-            )
-        };
-        let (out, inn) = (ring(out, outward), ring(inn, inward));
-        match (out, inn, post) {
+        match (ring(out, outward), ring(inn, inward), post) {
             (Ok(out), Ok(inn), Some(Handle(post))) => Ok(Self::new(out, inn, Post::open(post))),
-            _ => Err(refuse()),
+            _ => Err(handles::refuse_decoding(
+                "what came is no such end of a pipe, or one of other messages",
+            )),
         }
     }
 }

@@ -92,7 +92,7 @@ macro_rules! sends {
             /// As [`send`](Self::send).
             pub fn try_send(&self, message: impl Given<$message>) -> Result<bool> {
                 item::encoded(message.given(), |parts, carried| {
-                    self.0.send(parts, What::Value, &carried, line::now())
+                    self.0.send(parts, What::Value, &carried, Deadline::now())
                 })
             }
 
@@ -175,7 +175,7 @@ macro_rules! receives {
             /// # Errors
             /// As [`recv`](Self::recv).
             pub fn try_recv(&self) -> Result<Option<$message>> {
-                self.recv_until(line::now())
+                self.recv_until(Deadline::now())
             }
 
             /// As [`recv`](Self::recv), waiting so long at most: zero is a try, centuries are for

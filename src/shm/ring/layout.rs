@@ -54,7 +54,7 @@ pub(super) const KEPT: u32 = 5;
 /// The largest item inside of a generation; a larger one has a place of its own.
 pub(super) const MAX_INLINE: usize = 128 * 1024;
 /// The largest item.
-pub(super) const MAX_ITEM: usize = 1 << SPILL_BITS;
+pub(crate) const MAX_ITEM: usize = 1 << SPILL_BITS;
 const SPILL_BITS: u32 = 33;
 const SPILL: usize = 1 << 43;
 /// The length of the file.

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use get::{Got, Next, Receiving};
-pub(crate) use layout::SPARE;
+pub(crate) use layout::{MAX_ITEM, SPARE};
 pub(crate) use put::{Put, Sending};
 
 /// How much a ring may hold.
@@ -79,22 +79,22 @@ fn damaged<T>() -> io::Result<T> {
 }
 
 impl Ring {
-    /// Makes an empty ring.
-    pub(crate) fn create(kind: Kind, room: Room) -> io::Result<Self> {
+    /// Makes an empty ring; `shape` tells rings of different items apart.
+    pub(crate) fn create(kind: Kind, shape: u64, room: Room) -> io::Result<Self> {
         let count = match room {
             Room::Items(limit) => limit,
             Room::Bytes => 0,
             Room::Unlimited => u64::MAX,
         };
         let there = Generation(0).at() + Generation(0).len();
-        let memory = Memory::create_sparse(kind, count, there, layout::FILE)?;
+        let memory = Memory::create_sparse(kind, shape, count, there, layout::FILE)?;
         Ok(Self::of(memory, room))
     }
 
     /// The handle of a ring that was received.
-    pub(crate) fn open(object: Arc<Object>, kind: Kind) -> io::Result<Self> {
+    pub(crate) fn open(object: Arc<Object>, kind: Kind, shape: u64) -> io::Result<Self> {
         let there = Generation(0).at() + Generation(0).len();
-        let memory = Memory::open_sparse(object, kind, there)?;
+        let memory = Memory::open_sparse(object, kind, shape, there)?;
         let room = match memory.count() {
             0 => Room::Bytes,
             u64::MAX => Room::Unlimited,

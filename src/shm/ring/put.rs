@@ -1,7 +1,7 @@
 //! Putting an item: room at the tail, and the step to another generation.
 
 use super::ends::{self, CLOSED, Moved, Position};
-use super::layout::{self, Generation, LAST, MAX_INLINE};
+use super::layout::{self, Generation, LAST, MAX_INLINE, MAX_ITEM};
 use super::line::{self, Content, IN_LINE, Line, MAX_IN_LINE};
 use super::spill::Place;
 use super::waiting::{Wait, Waited};
@@ -28,6 +28,8 @@ pub(crate) enum Put {
     Closed,
     /// Nobody is there to take it: [`Sending::is_over`].
     Over,
+    /// No item may have so many bytes: [`MAX_ITEM`].
+    TooLarge,
 }
 
 /// What a producer does under the put lock.
@@ -133,6 +135,9 @@ impl Ring {
     ) -> io::Result<Tried> {
         if let Some(refusal) = self.refusal() {
             return Ok(refusal);
+        }
+        if parts[0].len() + parts[1].len() > MAX_ITEM {
+            return Ok(Tried::Done(Put::TooLarge));
         }
         if place.is_none() {
             let head = self.head().load(Ordering::Relaxed);

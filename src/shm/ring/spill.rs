@@ -79,16 +79,12 @@ impl<'a> Places<'a> {
         Self { memory, seats: Seats::new(memory, layout::SEATS_AT) }
     }
 
-    /// A place with these bytes in it; `None` while all are taken.
+    /// A place with these bytes in it, at most [`MAX_ITEM`]; `None` while all are taken.
     ///
     /// # Errors
     /// If there is no memory for them.
     pub(super) fn fill(self, parts: [&[u8]; 2], room: Room) -> io::Result<Option<Place<'a>>> {
         let len = parts[0].len() + parts[1].len();
-        if len > MAX_ITEM {
-            let what = format!("{len} bytes are too many for one item: {MAX_ITEM} are the most");
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
-        }
         let Some(seat) = self.seats.claim(owner::me(), 0) else {
             return Ok(None);
         };

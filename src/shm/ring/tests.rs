@@ -8,7 +8,6 @@ use crate::sys::clock::Deadline;
 use crate::sys::memfd;
 use std::collections::HashMap;
 use std::thread;
-use std::time::Duration;
 
 /// Nothing beside the items.
 struct Plain;
@@ -38,7 +37,7 @@ impl Receiving for Item {
 const KIND: Kind = Kind::new("multiproc-test-ring");
 
 fn ring(room: Room) -> Ring {
-    Ring::create(KIND, room).expect("ring")
+    Ring::create(KIND, 0, room).expect("ring")
 }
 
 fn put(ring: &Ring, bytes: &[u8], deadline: Deadline) -> Put {
@@ -55,7 +54,7 @@ fn get(ring: &Ring, deadline: Deadline) -> Option<Vec<u8>> {
 }
 
 fn now() -> Deadline {
-    Deadline::after(Duration::ZERO)
+    Deadline::now()
 }
 
 fn pattern(seed: usize, len: usize) -> Vec<u8> {
@@ -402,4 +401,19 @@ fn places_that_the_dead_have_left_are_found_by_who_only_tries() {
     let tries = (0..SEATS).find(|_| put(&ring, &large, now()) != Put::Full);
     assert!(tries.is_some(), "it is full for ever");
     assert!(get(&ring, now()).expect("the item") == large);
+}
+
+#[test]
+fn an_item_that_is_larger_than_any_may_be_is_refused_and_the_next_one_goes() {
+    // As much as that has no memory, and is never read.
+    let len = MAX_ITEM / 2 + 1;
+    let hole = memfd::create("test", len).expect("a hole");
+    let segment = Segment::open(&hole, len, false).expect("mapped");
+    // SAFETY: nobody else has the hole.
+    let half = unsafe { segment.bytes(0, len) };
+    let ring = ring(Room::Unlimited);
+    let put_all = |parts| ring.put(parts, &mut Plain, now()).expect("put");
+    assert_eq!(put_all([half, half]), Put::TooLarge);
+    assert_eq!(ring.len(), 0);
+    assert_eq!(put_all([&[1], &[]]), Put::Done { rings: false });
 }

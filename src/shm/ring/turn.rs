@@ -62,14 +62,14 @@ impl Ring {
 
     /// Does something while no consumer takes an item; false if that is not possible soon.
     pub(crate) fn as_consumer(&self, run: impl FnOnce()) -> bool {
-        let turn = self.turn(layout::GET_LOCK, Deadline::after(Duration::ZERO));
+        let turn = self.turn(layout::GET_LOCK, Deadline::now());
         turn.map(|_turn| run()).is_some()
     }
 
     /// Does something while there is no item, and nobody puts or takes one; not at all if there is,
     /// or if that is not possible soon.
     pub(crate) fn while_empty(&self, run: impl FnOnce()) {
-        let now = Deadline::after(Duration::ZERO);
+        let now = Deadline::now();
         // Nobody else takes both locks.
         let turns = self
             .turn(layout::GET_LOCK, now)

@@ -34,8 +34,6 @@ const PUT: u64 = 280;
 const TAKEN: u64 = 288;
 const LOST: u64 = 296;
 const DEATHS: u64 = 304;
-/// What tells stores of different items apart.
-const SHAPE: u64 = 312;
 const BLOCKS: Blocks = Blocks(320);
 /// A bit for each locker: whether an item has it.
 const LOCKERS: u64 = 896;
@@ -183,10 +181,10 @@ impl Drop for Locked<'_> {
 }
 
 impl Store {
-    /// Makes an empty store; `capacity` 0 is no limit.
+    /// Makes an empty store; `capacity` 0 is no limit, and `shape` tells stores of different items
+    /// apart.
     pub(crate) fn create(kind: Kind, shape: u64, capacity: u64) -> io::Result<Self> {
-        let store = Self { space: Growing::create(kind, capacity)?, capacity };
-        store.space.set(SHAPE, shape)?;
+        let store = Self { space: Growing::create(kind, shape, capacity)?, capacity };
         let mut change = Change::begin(&store.space, JOURNAL_AT)?;
         BLOCKS.init(&mut change)?;
         change.keep()?;
@@ -195,10 +193,7 @@ impl Store {
 
     /// The store in an object that was received.
     pub(crate) fn open(object: Arc<Object>, kind: Kind, shape: u64) -> io::Result<Self> {
-        let space = Growing::open(object, kind)?;
-        if space.get(SHAPE)? != shape {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a queue of other items"));
-        }
+        let space = Growing::open(object, kind, shape)?;
         let capacity = space.first().count();
         Ok(Self { space, capacity })
     }
@@ -474,7 +469,7 @@ impl Store {
         self.word(STATE as usize).fetch_max(state as u64, AcqRel);
         // Whoever has the lock for long, or for ever, cannot keep this from happening: the state is
         // there already, and whoever sleeps looks again by the clock.
-        let locked = self.lock(Deadline::after(Duration::ZERO))?;
+        let locked = self.lock(Deadline::now())?;
         if let Some(locked) = &locked
             && state == State::Over
         {
