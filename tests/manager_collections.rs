@@ -7,6 +7,7 @@ use common::watchdog;
 use multiproc::Manager;
 use multiproc::manager::{Array, Dict, List, Namespace, Set, Value};
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 fn manager() -> Manager {
     watchdog();
@@ -200,6 +201,36 @@ fn keys_of_numbers_are_found_too() {
     assert_eq!((dict.keys().unwrap(), dict.values().unwrap()), (vec![7], vec![vec![1, 2]]));
     let set = manager.set_of([3u64, 4]).unwrap();
     assert_eq!(set.snapshot().unwrap(), HashSet::from([3, 4]));
+}
+
+/// A key that cannot be cloned.
+#[derive(Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+struct Unique(u32);
+
+#[test]
+fn what_is_borrowed_from_a_key_finds_it() {
+    let manager = manager();
+    let look = |words: Dict<String, u32>, sums: Dict<Vec<u8>, u32>, paths: Set<PathBuf>| {
+        let words = (words.get("a").unwrap(), words.get(&"b".to_owned()).unwrap());
+        let sums = (sums.get(b"xy").unwrap(), sums.get(&[1u8, 2, 3][..2]).unwrap());
+        let paths = paths.contains(Path::new("/a")).unwrap();
+        (words, sums, paths)
+    };
+    let words = manager.dict_of([("a".to_owned(), 1)]).unwrap();
+    let sums = manager.dict_of([(b"xy".to_vec(), 2), (vec![1, 2], 3)]).unwrap();
+    let paths = manager.set_of([PathBuf::from("/a")]).unwrap();
+    let found = finish(start(look, (words.clone(), sums, paths)));
+    assert_eq!(found, ((Some(1), None), (Some(2), Some(3)), true));
+    assert!(words.compare_and_set("a", &1, 5).unwrap() && words.contains_key("a").unwrap());
+    assert_eq!((words.remove("b").unwrap(), words.remove("a").unwrap()), (None, Some(5)));
+
+    let lines = manager.list_of(["a", "b", "a"].map(str::to_owned)).unwrap();
+    assert!(lines.contains("b").unwrap() && lines.remove_item("b").unwrap());
+    assert_eq!((lines.count("a").unwrap(), lines.position("b").unwrap()), (2, None));
+
+    let names = manager.dict_of([(Unique(1), 1u8)]).unwrap();
+    assert_eq!((names.get(&Unique(1)).unwrap(), names.get(&Unique(2)).unwrap()), (Some(1), None));
+    assert_eq!(names.update(&Unique(1), |name, ()| *name, ()).unwrap(), Some(1));
 }
 
 #[test]

@@ -3,7 +3,7 @@ use super::ringed::Ringed;
 use super::unfinished::{Account, TooMany};
 use crate::shm::memory::Kind;
 use crate::shm::owner::{self, Look};
-use crate::shm::ring::{Ring, Room, SPARE};
+use crate::shm::ring::{HEADER, Next, Ring, SPARE};
 use crate::shm::seats::{EXAMINED, SEATS, Seats, TABLE};
 use crate::sys::clock::Deadline;
 use crate::wire::post::Post;
@@ -18,7 +18,7 @@ const BELL: usize = SPARE;
 /// How many items processes had that died before they were done.
 const ABANDONED: usize = SPARE + 8;
 const SEATS_AT: usize = SPARE + 64;
-const _: () = assert!(SEATS_AT + TABLE <= 64 * 1024, "the words end with the ring's header");
+const _: () = assert!(SEATS_AT + TABLE <= HEADER, "the words end with the ring's header");
 
 /// A [`Queue`](crate::Queue) that knows which items are done, so that one can wait until all are:
 /// Python's `multiprocessing.JoinableQueue`.
@@ -63,37 +63,18 @@ impl<T> Clone for Joinable<T> {
     }
 }
 
-queue_travels!([T: Data] JoinableQueue<T>, queue => queue.0.0, from => Ringed::deserialize(KIND, from).map(Joinable).map(Self));
+queue_travels!(
+    [T: Data] JoinableQueue<T>,
+    queue => queue.0.0,
+    from => Ringed::deserialize(KIND, from).map(Joinable).map(Self)
+);
 
-verbs!([T: Data] JoinableQueue<T>);
+verbs!([T: Data] JoinableQueue<T>, capacity => Ringed::create(KIND, capacity).map(Joinable));
 
 impl<T: Data> JoinableQueue<T> {
     /// For those who wait on descriptors.
     pub(super) fn parts(&self) -> Result<(&Ring, &Post)> {
         self.0.0.parts()
-    }
-
-    /// Makes a queue for as many items as there is memory for.
-    ///
-    /// # Errors
-    /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
-    /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
-    pub fn new() -> Result<Self> {
-        Self::create(Room::Unlimited)
-    }
-
-    /// Makes a queue for so many items at most.
-    ///
-    /// # Errors
-    /// [`is_invalid_input`](crate::Error::is_invalid_input) if that is 0; else as
-    /// [`new`](Self::new).
-    pub fn bounded(capacity: usize) -> Result<Self> {
-        line::checked_capacity(capacity).map(Room::Items).and_then(Self::create)
-    }
-
-    fn create(room: Room) -> Result<Self> {
-        let ringed = Ringed::create(KIND, room).map_err(|error| line::not_made("queue", error))?;
-        Ok(Self(Joinable(ringed)))
     }
 
     /// Says that an item, which this process has taken, is done.
@@ -105,7 +86,8 @@ impl<T: Data> JoinableQueue<T> {
         match self.0.account().done(owner::my_process()) {
             true => Ok(()),
             false => Err(Error::invalid(
-                "task_done() was called more often than this process has taken items from the queue",
+                "task_done() was called more often than this process has taken items from the \
+                 queue",
             )),
         }
     }
@@ -173,7 +155,7 @@ impl<T: Data> Joinable<T> {
     /// Takes an item into this process's hands, unless they are full.
     fn take(&self, deadline: Deadline) -> std::result::Result<Result<Option<T>>, TooMany> {
         let mut noting = Noting { account: self.account(), noted: None, refused: None };
-        let got = self.0.get_noting(|number| noting.note(number), deadline);
+        let got = self.0.get_noting(|item| noting.note(item), deadline);
         if !matches!(got, Ok(Some(_))) {
             // There was none, or nobody can deal with it any more.
             noting.forget();
@@ -199,9 +181,15 @@ impl Noting<'_> {
     }
 
     /// This item is about to be taken.
-    fn note(&mut self, number: u64) -> io::Result<()> {
+    fn note(&mut self, item: Next) -> io::Result<()> {
         self.forget();
-        match self.account.taking(owner::my_process(), number) {
+        if item.is_after_death {
+            self.account.pass_on(item.number, |owner, look| {
+                // A thread is about to settle what such a process had.
+                !owner::is_process(owner) || owner::is_dead(owner, look)
+            });
+        }
+        match self.account.taking(owner::my_process(), item.number) {
             Ok(seat) => {
                 self.noted = Some(seat);
                 Ok(())
@@ -258,6 +246,7 @@ impl<T: Data> Line<T> for Joinable<T> {
 
     fn stats(&self) -> QueueStats {
         self.settle(Look::Close);
+        // Relaxed: it stands for itself.
         let abandoned = self.0.ring().memory().word(ABANDONED).load(Ordering::Relaxed);
         // Of those that the ring lost with their consumers the account knows, too.
         let twice = self.0.ring().counts().lost_in_copy;

@@ -121,12 +121,13 @@ impl<T> Iterator for Items<'_, T> {
 
     fn next(&mut self) -> Option<Result<T>> {
         loop {
-            return match self.line.get_until(Deadline::NEVER) {
-                Ok(Some(item)) => Some(Ok(item)),
-                Ok(None) => continue,
-                Err(error) if error.is_closed() => None,
-                Err(error) => Some(Err(error)),
-            };
+            match self.line.get_until(Deadline::NEVER) {
+                Ok(Some(item)) => return Some(Ok(item)),
+                // Without a deadline only a hostile peer could end the wait.
+                Ok(None) => {}
+                Err(error) if error.is_closed() => return None,
+                Err(error) => return Some(Err(error)),
+            }
         }
     }
 }
@@ -137,10 +138,33 @@ impl<T> fmt::Debug for Items<'_, T> {
     }
 }
 
-/// The verbs of a queue whose first field is a [`Line`].
+/// The constructors and the verbs of a queue whose only field is a [`Line`]. `verbs!([generics]
+/// Queue<T>, capacity => line)`: how that is made, with room for so many items or for all.
 macro_rules! verbs {
-    ([$($generics:tt)*] $name:ident<$t:ident>) => {
+    ([$($generics:tt)*] $name:ident<$t:ident>, $capacity:ident => $made:expr) => {
         impl<$($generics)*> $name<$t> {
+            /// Makes a queue for as many items as there is memory for.
+            ///
+            /// # Errors
+            /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
+            /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
+            pub fn new() -> crate::Result<Self> {
+                Self::create(None)
+            }
+
+            /// Makes a queue for so many items at most.
+            ///
+            /// # Errors
+            /// [`is_invalid_input`](crate::Error::is_invalid_input) if that is 0; else as
+            /// [`new`](Self::new).
+            pub fn bounded(capacity: usize) -> crate::Result<Self> {
+                line::checked_capacity(capacity).map(Some).and_then(Self::create)
+            }
+
+            fn create($capacity: Option<u64>) -> crate::Result<Self> {
+                $made.map(Self).map_err(|error| line::not_made("queue", error))
+            }
+
             /// Puts an item, by value or by reference; waits while the queue is full.
             ///
             /// The item is encoded before anything else happens, on the caller's thread. When this
@@ -181,7 +205,8 @@ macro_rules! verbs {
                 item: impl crate::Given<$t>,
                 timeout: std::time::Duration,
             ) -> crate::Result<()> {
-                match self.0.put_until(crate::Given::given(&item), crate::sys::clock::Deadline::after(timeout))? {
+                let deadline = crate::sys::clock::Deadline::after(timeout);
+                match self.0.put_until(crate::Given::given(&item), deadline)? {
                     true => Ok(()),
                     false => Err(line::timeout("room in the queue", timeout)),
                 }
@@ -308,7 +333,11 @@ pub(super) use verbs;
 
 /// Implements `Serialize` and `Deserialize` for a queue by what it is made of.
 macro_rules! queue_travels {
-    ([$($generics:tt)*] $name:ident<$t:ident>, $queue:ident => $inner:expr, $from:ident => $open:expr) => {
+    (
+        [$($generics:tt)*] $name:ident<$t:ident>,
+        $queue:ident => $inner:expr,
+        $from:ident => $open:expr
+    ) => {
         impl<$($generics)*> serde::Serialize for $name<$t> {
             fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
                 let $queue = self;

@@ -31,8 +31,9 @@ impl<T> Clone for Ringed<T> {
 }
 
 impl<T: Data> Ringed<T> {
-    /// Makes an empty queue.
-    pub(super) fn create(kind: Kind, room: Room) -> io::Result<Self> {
+    /// Makes an empty queue for so many items, or for as many as there is memory for.
+    pub(super) fn create(kind: Kind, capacity: Option<u64>) -> io::Result<Self> {
+        let room = capacity.map_or(Room::Unlimited, Room::Items);
         let ring = Ring::create(kind, line::shape::<T>(), room)?;
         Ok(Self { ring, post: Post::to_self()?, types: PhantomData })
     }
@@ -72,12 +73,12 @@ impl<T: Data> Ringed<T> {
         &self.ring
     }
 
-    /// Takes an item; `note` is told its number while nobody else can take one, and before it is
-    /// taken. If it was not, `note` is told another one, or nothing is returned.
+    /// Takes an item; `note` is told which while nobody else can take one, and before it is taken.
+    /// If it was not, `note` is told another one, or nothing is returned.
     #[inline]
     pub(super) fn get_noting(
         &self,
-        note: impl FnMut(u64) -> io::Result<()>,
+        note: impl FnMut(Next) -> io::Result<()>,
         deadline: Deadline,
     ) -> Result<Option<T>> {
         let mut taking = Taking { post: &self.post, note, item: None, mail: None };
@@ -121,7 +122,7 @@ struct Taking<'a, T, N> {
     mail: Option<Received>,
 }
 
-impl<T: Data, N: FnMut(u64) -> io::Result<()>> Receiving for Taking<'_, T, N> {
+impl<T: Data, N: FnMut(Next) -> io::Result<()>> Receiving for Taking<'_, T, N> {
     #[inline]
     fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<()> {
         self.item = Some(Arrived::copied(bytes)?);
@@ -135,7 +136,7 @@ impl<T: Data, N: FnMut(u64) -> io::Result<()>> Receiving for Taking<'_, T, N> {
 
     #[inline]
     fn taking(&mut self, item: Next) -> io::Result<()> {
-        (self.note)(item.number)
+        (self.note)(item)
     }
 }
 

@@ -49,8 +49,8 @@ impl<T, D> Clone for Stored<T, D> {
 }
 
 impl<T: Data, D: Discipline<T>> Stored<T, D> {
-    /// Makes an empty queue; `capacity` 0 is no limit.
-    pub(super) fn create(capacity: u64) -> io::Result<Self> {
+    /// Makes an empty queue for so many items, or for as many as there is memory for.
+    pub(super) fn create(capacity: Option<u64>) -> io::Result<Self> {
         let store = Store::create(D::KIND, line::shape::<T>(), capacity)?;
         Ok(Self { store, lockers: Lockers::create()?, types: PhantomData })
     }
@@ -143,7 +143,7 @@ impl<T: Data, D: Discipline<T>> Stored<T, D> {
     }
 
     fn is_full(&self) -> bool {
-        self.store.capacity() != 0 && self.store.glance() >= self.store.capacity()
+        self.store.capacity().is_some_and(|capacity| self.store.glance() >= capacity)
     }
 }
 
@@ -189,7 +189,7 @@ impl<T: Data, D: Discipline<T>> Line<T> for Stored<T, D> {
     }
 
     fn capacity(&self) -> Option<u64> {
-        Some(self.store.capacity()).filter(|capacity| *capacity != 0)
+        self.store.capacity()
     }
 
     fn is_closed(&self) -> bool {

@@ -72,6 +72,8 @@ impl fmt::Debug for Key {
 pub(super) struct Terms {
     key: Option<Key>,
     service: Vec<u8>,
+    /// What to do if the other side serves something else.
+    remedy: &'static str,
 }
 
 impl Terms {
@@ -82,7 +84,12 @@ impl Terms {
                 "a service name of {len} bytes (at most {LONGEST_SERVICE}): \"{name}\""
             )));
         }
-        Ok(Self { key, service: service.to_vec() })
+        Ok(Self { key, service: service.to_vec(), remedy: "" })
+    }
+
+    /// The terms, with something to add to the error if the other side serves something else.
+    pub(super) fn with_remedy(self, remedy: &'static str) -> Self {
+        Self { remedy, ..self }
     }
 
     /// The proof of somebody with this key, in this role, in this exchange. Without a key it
@@ -131,7 +138,11 @@ impl Terms {
         let service = theirs.service();
         (service != self.service).then(|| {
             let (here, there) = (self.service.escape_ascii(), service.escape_ascii());
-            format!("the service here is \"{here}\", that of the other side \"{there}\"")
+            let separator = if self.remedy.is_empty() { "" } else { ": " };
+            format!(
+                "the service here is \"{here}\", that of the other side \"{there}\"{separator}{}",
+                self.remedy
+            )
         })
     }
 }

@@ -31,6 +31,7 @@ pub struct Client;
 pub struct ClientBuilder {
     key: Result<Option<Key>>,
     service: Vec<u8>,
+    remedy: &'static str,
     users: Users,
     allow_anyone: bool,
     timeout: Duration,
@@ -51,6 +52,7 @@ impl Client {
         ClientBuilder {
             key: Ok(None),
             service: Vec::new(),
+            remedy: "",
             users: Users::default(),
             allow_anyone: false,
             timeout: Duration::from_secs(30),
@@ -70,6 +72,12 @@ impl ClientBuilder {
     /// [`ListenerBuilder::service`](super::ListenerBuilder::service).
     pub fn service(mut self, name: impl AsRef<[u8]>) -> Self {
         self.service = name.as_ref().to_vec();
+        self
+    }
+
+    /// What the error says besides, if the listener serves something else.
+    pub(crate) fn remedy(mut self, remedy: &'static str) -> Self {
+        self.remedy = remedy;
         self
     }
 
@@ -122,7 +130,8 @@ impl ClientBuilder {
         let key = self.key.clone()?;
         let is_keyed = key.is_some();
         self.check_sense(address, is_keyed)?;
-        let asking = Asking::new(Terms::new(key, &self.service)?)?;
+        let terms = Terms::new(key, &self.service)?.with_remedy(self.remedy);
+        let asking = Asking::new(terms)?;
         let place = address.place()?;
         let talk = Talk { address, deadline: Deadline::after(self.timeout) };
         let socket =

@@ -221,14 +221,16 @@ impl Barrier {
 
 #[cfg(test)]
 mod tests {
-    use super::super::waiting::tests::Gone;
+    use super::super::waiting::model::Thread;
     use super::*;
+
+    const GONE: Thread = Thread { id: 1, is_alive: false };
 
     #[test]
     fn a_party_that_dies_when_its_round_has_just_ended_breaks_the_next_one() {
         let meeting = Arc::new(Meeting { room: Room::default(), parties: 1 });
         // It was the last one to come.
-        assert_eq!(meeting.wait(&Gone(1), Duration::MAX).ok(), Some(0));
+        assert_eq!(meeting.wait(&GONE, Duration::MAX).ok(), Some(0));
         meeting.departed(1, false);
         assert!(meeting.room.look(|round| round.is_broken));
     }
@@ -236,7 +238,7 @@ mod tests {
     #[test]
     fn a_party_that_dies_while_it_waits_breaks_the_barrier_once() {
         let meeting = Arc::new(Meeting { room: Room::default(), parties: 2 });
-        assert!(meeting.wait(&Gone(1), Duration::MAX).is_err());
+        assert!(meeting.wait(&GONE, Duration::MAX).is_err());
         assert!(meeting.room.look(|round| round.is_broken));
         meeting
             .room

@@ -4,12 +4,14 @@
 use super::link::disconnected;
 use super::remote::{Line, not_carried};
 use crate::channel::RawEnd;
+use crate::shm::bytes::Bytes;
 use crate::shm::object::Object;
+use crate::sys::clock::Deadline;
 use crate::sys::fd::InternalMark;
 use crate::wire::handles::{Carried, Received};
 use crate::{Error, Result};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,6 +100,52 @@ impl Channel {
                 let bytes = line.recv_bytes(usize::MAX).map_err(ended)?;
                 Ok(Packet { bytes, received: Received::default() })
             }
+        }
+    }
+
+    /// As [`recv`](Self::recv), but `None` if nothing came until the deadline.
+    #[inline]
+    pub(super) fn recv_until(&self, deadline: Deadline) -> Result<Option<Packet>> {
+        match self {
+            Self::Local(local) => {
+                let message = local.end.recv_until(deadline).map_err(ended)?;
+                let packet =
+                    |(bytes, received): (Bytes, _)| Packet { bytes: bytes.into_vec(), received };
+                Ok(message.map(packet))
+            }
+            Self::Remote(line) => {
+                let left = deadline.remaining().unwrap_or(Duration::MAX);
+                match line.recv_bytes_timeout(usize::MAX, left) {
+                    Ok(bytes) => Ok(Some(Packet { bytes, received: Received::default() })),
+                    Err(error) if error.is_timeout() => Ok(None),
+                    Err(error) => Err(ended(error)),
+                }
+            }
+        }
+    }
+
+    /// Sees to it that [what is watched](Self::watched) is readable once the other end has sent
+    /// something or is gone; false if it has already.
+    pub(super) fn arm(&self) -> bool {
+        match self {
+            Self::Local(local) => local.end.arm(),
+            Self::Remote(_) => true,
+        }
+    }
+
+    /// What becomes readable when the other end sends something, or goes, after [`arm`](Self::arm).
+    pub(super) fn watched(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Local(local) => local.end.socket(),
+            Self::Remote(line) => Some(line.as_fd()),
+        }
+    }
+
+    /// Whether the other end has sent something, or is gone.
+    pub(super) fn is_readable(&self) -> bool {
+        match self {
+            Self::Local(local) => local.end.is_readable(),
+            Self::Remote(line) => line.poll(Duration::ZERO).unwrap_or(true),
         }
     }
 

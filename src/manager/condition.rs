@@ -221,25 +221,8 @@ impl Condition {
 
 #[cfg(test)]
 mod tests {
+    use super::super::waiting::model::Thread;
     use super::*;
-
-    /// A client's thread.
-    #[derive(Debug)]
-    struct Thread {
-        id: u64,
-        is_alive: bool,
-    }
-
-    impl Caller for Thread {
-        fn id(&self) -> u64 {
-            self.id
-        }
-        fn is_alive(&self) -> bool {
-            self.is_alive
-        }
-        fn holds(&self, _: Weak<dyn Departure>) {}
-        fn tells(&self, _: Weak<dyn Departure>) {}
-    }
 
     #[test]
     fn a_notification_that_a_waiter_did_not_live_to_hear_of_goes_to_the_next() {

@@ -1,5 +1,6 @@
 //! `Dict`.
 
+use super::lookup::Lookup;
 use super::proxy::proxy_type;
 use crate::entry::Look;
 use crate::manager::Manager;
@@ -11,8 +12,10 @@ proxy_type! {
     /// A hash map that a [`Manager`]'s server holds: Python's `Manager().dict()`, with the methods
     /// of [`HashMap`].
     ///
-    /// Keys are given as what they own or as what is borrowed from them: `dict.get("key")` for a
-    /// `Dict<String, _>`. What [`get`](Dict::get) returns is a copy, and changing it changes
+    /// Keys are looked up by what is borrowed from them, too ([`Lookup`](super::Lookup)):
+    /// `dict.get("key")` for a `Dict<String, _>`. What is inserted is owned, as in a `HashMap`. (A
+    /// dictionary of `&str`s cannot be: the compiler says that `&str` must implement `Deserialize`.
+    /// Insert `"key".to_owned()`.) What [`get`](Dict::get) returns is a copy, and changing it changes
     /// nothing in the server. Reading, changing and writing back in two calls would lose what
     /// others do between them; [`update`](Dict::update) and
     /// [`modify_or_insert`](Dict::modify_or_insert) are one call each. A value may itself be a
@@ -109,11 +112,11 @@ where
     }
 
     /// A copy of a value; `None` if there is none.
-    pub fn get<Q: ToOwned<Owned = K> + ?Sized>(&self, key: &Q) -> Result<Option<V>> {
+    pub fn get<Q: Lookup<K> + ?Sized>(&self, key: &Q) -> Result<Option<V>> {
         let show = |map: &HashMap<K, V>, (key,): (K,), look: &mut Look<'_>| {
             look.show(&map.get(&key));
         };
-        self.0.show(show, (&key.to_owned(),))
+        key.look_up(|key| self.0.show(show, (key,)))
     }
 
     /// Copies of several values at one moment; `None` where there is none.
@@ -136,15 +139,15 @@ where
     }
 
     /// Whether there is a value.
-    pub fn contains_key<Q: ToOwned<Owned = K> + ?Sized>(&self, key: &Q) -> Result<bool> {
+    pub fn contains_key<Q: Lookup<K> + ?Sized>(&self, key: &Q) -> Result<bool> {
         let contains = |map: &HashMap<K, V>, (key,): (K,)| map.contains_key(&key);
-        self.0.read(contains, (&key.to_owned(),))
+        key.look_up(|key| self.0.read(contains, (key,)))
     }
 
     /// Removes a value and returns it: Python's `pop`.
-    pub fn remove<Q: ToOwned<Owned = K> + ?Sized>(&self, key: &Q) -> Result<Option<V>> {
+    pub fn remove<Q: Lookup<K> + ?Sized>(&self, key: &Q) -> Result<Option<V>> {
         let remove = |map: &mut HashMap<K, V>, (key,): (K,)| map.remove(&key);
-        self.0.write(remove, (&key.to_owned(),))
+        key.look_up(|key| self.0.write(remove, (key,)))
     }
 
     /// Removes several values at one moment, and returns them; `None` where there was none.
@@ -170,7 +173,7 @@ where
 
     /// Changes a value where it is, by a function that captures nothing, and returns what that
     /// returns; `None` if there is no value.
-    pub fn update<Q: ToOwned<Owned = K> + ?Sized, A: Data, R: Data>(
+    pub fn update<Q: Lookup<K> + ?Sized, A: Data, R: Data>(
         &self,
         key: &Q,
         change: impl Fn(&mut V, A) -> R + Copy + Send + Sync + 'static,
@@ -179,7 +182,7 @@ where
         let update = move |map: &mut HashMap<K, V>, (key, argument): (K, A)| {
             map.get_mut(&key).map(|value| change(value, argument))
         };
-        self.0.write(update, (&key.to_owned(), &argument))
+        key.look_up(|key| self.0.write(update, (key, &argument)))
     }
 
     /// Changes a value where it is, by a function that captures nothing, and returns what that
@@ -194,7 +197,7 @@ where
     /// assert_eq!(counts.get("a")?, Some(2));
     /// # Ok::<(), multiproc::Error>(())
     /// ```
-    pub fn modify_or_insert<Q: ToOwned<Owned = K> + ?Sized, A: Data, R: Data>(
+    pub fn modify_or_insert<Q: Lookup<K> + ?Sized, A: Data, R: Data>(
         &self,
         key: &Q,
         default: V,
@@ -204,11 +207,11 @@ where
         let modify = move |map: &mut HashMap<K, V>, (key, default, argument): (K, V, A)| {
             change(map.entry(key).or_insert(default), argument)
         };
-        self.0.write(modify, (&key.to_owned(), &default, &argument))
+        key.look_up(|key| self.0.write(modify, (key, &default, &argument)))
     }
 
     /// Puts `new` in the place of a value that is equal to `current`; whether there was one.
-    pub fn compare_and_set<Q: ToOwned<Owned = K> + ?Sized>(
+    pub fn compare_and_set<Q: Lookup<K> + ?Sized>(
         &self,
         key: &Q,
         current: &V,
@@ -221,15 +224,11 @@ where
             let found = map.get_mut(&key).filter(|value| **value == current);
             found.map(|value| *value = new).is_some()
         };
-        self.0.write(exchange, (&key.to_owned(), current, &new))
+        key.look_up(|key| self.0.write(exchange, (key, current, &new)))
     }
 
     /// Removes a value that is equal to `current`; whether there was one.
-    pub fn compare_and_remove<Q: ToOwned<Owned = K> + ?Sized>(
-        &self,
-        key: &Q,
-        current: &V,
-    ) -> Result<bool>
+    pub fn compare_and_remove<Q: Lookup<K> + ?Sized>(&self, key: &Q, current: &V) -> Result<bool>
     where
         V: PartialEq,
     {
@@ -237,7 +236,7 @@ where
             let is_equal = map.get(&key) == Some(&current);
             is_equal && map.remove(&key).is_some()
         };
-        self.0.write(remove, (&key.to_owned(), current))
+        key.look_up(|key| self.0.write(remove, (key, current)))
     }
 
     /// Keeps the entries for which a function that captures nothing says so, and removes the

@@ -26,8 +26,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// object returns. So objects can be of any type and grow as they like, and functions that change
 /// them run one after another without a lock in sight; but a call costs microseconds, where shared
 /// memory costs nanoseconds. Each thread that calls has a channel of its own, and the server a
-/// thread for it: calls of one client do not wait for those of another, unless they want the same
-/// object.
+/// thread for it, as long as it calls now and then: calls of one client do not wait for those of
+/// another, unless they want the same object.
 ///
 /// Handles of a manager, and proxies, are arguments and results like any others; a process that has
 /// one can call, make objects, and send it on. The server ends when the last handle *of the process
@@ -230,7 +230,8 @@ impl Manager {
     ///
     /// # Errors
     /// [`is_authentication`](Error::is_authentication) if the key is wrong, or the server is not of
-    /// the same build of the same program (methods are named by where they are in it); otherwise as
+    /// the same build of the same program, be it that it has the same types: methods are named by
+    /// where they are in the executable, so both ends run copies of one file; otherwise as
     /// [`ClientBuilder::connect`](crate::connection::ClientBuilder::connect).
     pub fn connect(address: impl Into<Address>, key: impl AsRef<[u8]>) -> Result<Self> {
         let way = Way { address: address.into(), key: key.as_ref().to_vec() };

@@ -81,6 +81,30 @@ thread_local! {
     static HEARING_FROM: Cell<Option<Id>> = const { Cell::new(None) };
 }
 
+/// The channels of a thread, on their way to another one that goes on with its work: to the servers
+/// it is the same.
+#[derive(Default)]
+pub(super) struct Channels(Vec<Open>);
+
+impl Channels {
+    /// Takes all that this thread has.
+    pub(super) fn of_this_thread() -> Self {
+        Self(CHANNELS.try_with(|channels| channels.take()).unwrap_or_default())
+    }
+
+    /// This thread has them from now on; it has none of its own.
+    pub(super) fn give_to_this_thread(self) {
+        // At the end of a thread, when its variables are gone, they go, too.
+        let _ = CHANNELS.try_with(|channels| channels.borrow_mut().extend(self.0));
+    }
+}
+
+impl fmt::Debug for Channels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Channels").field(&self.0.len()).finish()
+    }
+}
+
 /// This thread, and its process, end in an orderly way.
 fn say_farewell() {
     let open = CHANNELS.try_with(|channels| channels.take());

@@ -35,8 +35,9 @@
 //! # Limits
 //!
 //! A call may name at most 224 shared objects, and a proxy is one: a list of more proxies cannot be
-//! copied as a whole, but item by item. Two objects that hold proxies of each other keep each other
-//! until the manager is shut down. If the program is built with `panic = "abort"`, a panic in a
+//! copied as a whole, but item by item. An object that holds a proxy of itself (a dictionary that was
+//! put into itself), or two that hold proxies of each other, keep each other until the manager is
+//! shut down: take the proxy out again, or keep it outside of the server. If the program is built with `panic = "abort"`, a panic in a
 //! method ends the server.
 
 mod array;
@@ -54,9 +55,11 @@ mod life;
 mod link;
 mod list;
 mod lock;
+mod lookup;
 mod message;
 mod names;
 mod namespace;
+mod parked;
 mod pool;
 mod proxy;
 mod queue;
@@ -65,6 +68,7 @@ mod semaphore;
 mod server;
 mod session;
 mod set;
+mod slice;
 // Their servers enter through the hook.
 #[cfg(all(test, feature = "hook"))]
 mod tests;
@@ -84,6 +88,7 @@ pub use items::Items;
 pub use life::{Manager, ManagerBuilder};
 pub use list::List;
 pub use lock::{Lock, LockGuard, RLock, RLockGuard};
+pub use lookup::Lookup;
 pub use namespace::Namespace;
 pub use pool::Pool;
 pub use proxy::Proxy;

@@ -19,7 +19,9 @@ use std::sync::Arc;
 /// The proxies of this module, and those that [`#[multiproc::managed]`](macro@crate::managed)
 /// writes, are each one of these with methods of their own; [`Manager::create`] gives one for any
 /// type. Clones, and what arrives where one was sent, are proxies of the same object, and when the
-/// last of them is gone, in whatever process and however it ended, the object is dropped.
+/// last of them is gone, in whatever process and however it ended, the object is dropped. One that
+/// is stored in an object of the server counts as well: an object that has a proxy of itself, or
+/// two that have proxies of each other, stay until the manager is shut down.
 ///
 /// A function that is called on the object runs in the server, alone for [`with_mut`], beside
 /// others that only look for [`with`]. It may call other objects of the manager through proxies; a

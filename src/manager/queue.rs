@@ -95,8 +95,9 @@ fn closed() -> Error {
     Error::new(Kind::Closed, "the manager's queue is closed: it takes no more items, and has none")
 }
 
-fn timed_out(what: &'static str) -> Error {
-    Error::new(Kind::Timeout(Execution::NotStarted), what)
+fn timed_out(what: &str, timeout: Duration) -> Error {
+    let kind = Kind::Timeout(Execution::NotStarted);
+    Error::new(kind, format!("{what} within {timeout:?}"))
 }
 
 impl<T: Send + Sync + 'static> Line<T> {
@@ -318,9 +319,7 @@ macro_rules! queue_methods {
             pub fn put_timeout(&self, item: impl Given<T>, timeout: Duration) -> Result<()> {
                 match self.put_within(item.given(), timeout)? {
                     true => Ok(()),
-                    false => {
-                        Err(timed_out("the manager's queue stayed full for the whole timeout"))
-                    }
+                    false => Err(timed_out("there was no room in the manager's queue", timeout)),
                 }
             }
 
@@ -354,9 +353,8 @@ macro_rules! queue_methods {
             /// # Errors
             /// [`is_timeout`](Error::is_timeout) if it passed; otherwise as [`get`](Self::get).
             pub fn get_timeout(&self, timeout: Duration) -> Result<T> {
-                self.get_within(timeout)?.ok_or_else(|| {
-                    timed_out("no item came to the manager's queue within the timeout")
-                })
+                let got = self.get_within(timeout)?;
+                got.ok_or_else(|| timed_out("no item came to the manager's queue", timeout))
             }
 
             /// Takes item after item until the queue is closed and empty.
@@ -466,7 +464,7 @@ impl<T: Data + Send + Sync> JoinableQueue<T> {
     pub fn join_timeout(&self, timeout: Duration) -> Result<()> {
         match self.join_within(timeout)? {
             true => Ok(()),
-            false => Err(timed_out("items of the manager's queue are still to be done")),
+            false => Err(timed_out("not all items of the manager's queue were done", timeout)),
         }
     }
 

@@ -48,6 +48,11 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// The largest hello, release or name.
 pub(super) const SMALL: usize = 64;
 
+/// What to do about a server of another build.
+const REMEDY: &str = "a manager and its clients must be the same build of the same program, because \
+                      methods are named by where they are in it; run copies of one executable file \
+                      at both ends, and restart what still runs an old one";
+
 /// What both sides must agree upon: methods are named by where they are in the executable.
 pub(super) fn service() -> String {
     static BUILD: OnceLock<String> = OnceLock::new();
@@ -123,8 +128,8 @@ fn small<T: Serialize>(message: &T) -> Vec<u8> {
 
 impl Way {
     fn connect(&self, hello: Hello) -> Result<Line> {
-        let line: Line =
-            Client::builder().key(&self.key).service(service()).connect(self.address.clone())?;
+        let client = Client::builder().key(&self.key).service(service()).remedy(REMEDY);
+        let line: Line = client.connect(self.address.clone())?;
         line.send_bytes(small(&hello))?;
         Ok(line)
     }

@@ -5,8 +5,9 @@ use super::life::PATIENCE;
 use super::link::{Id, Link};
 use super::message::Knock;
 use super::names::Names;
+use super::parked::Parked;
 use super::remote::{self, Hello, Line, Release, Tokens, Way};
-use super::session;
+use super::session::Session;
 use crate::connection::{Address, Listener};
 use crate::entry::{self, Target};
 use crate::shm::object::Object;
@@ -48,6 +49,8 @@ pub(super) struct Server {
     /// What is kept for remote processes, by their names.
     remotes: Mutex<HashMap<u128, Weak<Tokens>>>,
     names: Names,
+    /// The clients that are silent.
+    parked: Parked,
     /// To the thread that drops what nobody needs any more.
     graves: Mutex<mpsc::Sender<Target>>,
 }
@@ -119,6 +122,7 @@ impl Server {
             listeners: Mutex::default(),
             remotes: Mutex::default(),
             names: Names::default(),
+            parked: Parked::default(),
             graves: Mutex::new(graves),
         });
         server.poller.add(&server.kick, KICK)?;
@@ -155,17 +159,27 @@ impl Server {
     /// Waits at the doors, and for objects to be left, until the end.
     fn run(self: &Arc<Self>) {
         let mut ready = Vec::new();
+        let mut look = Deadline::NEVER;
         // When the last outer side of a door is closed, nobody can ever come again.
         while !self.is_closing.load(Ordering::Acquire) && self.can_be_reached() {
             ready.clear();
-            if self.poller.wait(&mut ready, Deadline::NEVER).is_err() {
+            let patience = Deadline::after_opt(self.parked.patience());
+            look = look.min(patience);
+            if self.poller.wait(&mut ready, look).is_err() {
                 return;
+            }
+            if look.passed() {
+                ready.extend(self.parked.ready());
+                look = Deadline::NEVER;
             }
             for &token in &ready {
                 match token {
                     KICK => self.kick.clear(),
                     door if self.doors().contains_key(&door) => self.answer_door(door),
-                    object => self.forget(object),
+                    number => match self.parked.take(number, &self.poller) {
+                        Some(session) => self.resume(session),
+                        None => self.forget(number),
+                    },
                 }
             }
         }
@@ -204,10 +218,45 @@ impl Server {
 
     /// Serves a client's thread on a thread of its own.
     pub(super) fn welcome(self: &Arc<Self>, channel: Channel, tokens: Option<Arc<Tokens>>) {
-        let server = self.clone();
-        let thread = std::thread::Builder::new().name("multiproc-serve".to_owned());
         // If there can be no thread the channel is closed, which the client sees.
-        let _ = thread.spawn(move || session::serve(&server, channel, tokens));
+        drop(self.start(Session::new(self, channel, tokens)));
+    }
+
+    /// Serves a session on a thread of its own; it comes back if there can be none.
+    fn start(self: &Arc<Self>, session: Box<Session>) -> std::result::Result<(), Box<Session>> {
+        let server = self.clone();
+        let place = Arc::new(Mutex::new(Some(session)));
+        let taken = place.clone();
+        let take = |place: &Mutex<Option<Box<Session>>>| {
+            place.lock().unwrap_or_else(PoisonError::into_inner).take()
+        };
+        let thread = std::thread::Builder::new().name("multiproc-serve".to_owned());
+        let started = thread.spawn(move || {
+            if let Some(session) = take(&taken) {
+                session.serve(&server);
+            }
+        });
+        match (started, take) {
+            (Ok(_), _) => Ok(()),
+            (Err(_), take) => take(&place).map_or(Ok(()), Err),
+        }
+    }
+
+    /// A client is silent: its thread here is not needed until it calls again, or goes. The session
+    /// comes back if it does so just now.
+    pub(super) fn park(&self, session: Box<Session>) -> std::result::Result<(), Box<Session>> {
+        if self.parked.park(session, &self.poller)? {
+            // From now on there is somebody to look at.
+            self.kick.kick();
+        }
+        Ok(())
+    }
+
+    /// A parked session has something to do.
+    fn resume(self: &Arc<Self>, session: Box<Session>) {
+        if let Err(session) = self.start(session) {
+            self.parked.keep(session);
+        }
     }
 
     /// Lets clients come over connections, too; the address at which they can.
@@ -251,7 +300,7 @@ impl Server {
             Ok(Hello::Channel { client }) => {
                 let tokens = self.remotes().get(&remote::join(client)).and_then(Weak::upgrade);
                 if tokens.is_some() {
-                    session::serve(self, Channel::of(line), tokens);
+                    Session::new(self, Channel::of(line), tokens).serve(self);
                 }
             }
             Err(_) => {}
@@ -352,5 +401,33 @@ impl Server {
         for slot in all.into_values() {
             let _ = entry::catch(|| drop(slot));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::message;
+    use crate::wire::handles::Carried;
+
+    #[test]
+    fn a_session_that_could_have_no_thread_gets_one_later() {
+        let (outer, inner) = socket::pair().expect("a door");
+        let door = Handle(Arc::new(Object::received(inner)));
+        let server = Server::new(door).expect("a server");
+        let (here, there) = Channel::pair().expect("a channel");
+        let there = Channel::from_objects(there).expect("its other end");
+        server.parked.keep(Session::new(&server, there, None));
+        let running = std::thread::spawn({
+            let server = server.clone();
+            move || server.run()
+        });
+        here.send(&message::begin_request(0, 99), &Carried::new()).expect("send");
+        let reply = here.recv().expect("a reply").bytes;
+        let error = message::parse_reply(reply).expect_err("there is no such object");
+        assert!(error.is_invalid_input(), "{error}");
+        // The last outer side of the last door: nobody can come any more.
+        drop(outer);
+        running.join().expect("no panic");
     }
 }

@@ -1,16 +1,19 @@
-//! The server's thread for one thread of a client.
+//! What the server has for one thread of a client: a thread, as long as there is something to do.
 
 use super::channel::{Channel, Packet};
 use super::control::Control;
+use super::link::Channels;
 use super::message::{self, Made};
 use super::remote::{self, Tokens};
 use super::server::{MANAGER, Server};
 use crate::entry::{self, Answer, Caller, Departure, Target, call_managed};
+use crate::sys::clock::Deadline;
 use crate::wire::handles::{self, Carried};
 use crate::wire::travel::Handle;
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 /// A thread of a client.
 struct Client {
@@ -32,7 +35,7 @@ impl Drop for Client {
         let holders =
             std::mem::take(self.holders.get_mut().unwrap_or_else(PoisonError::into_inner));
         for holder in holders.iter().filter_map(Weak::upgrade) {
-            // Relaxed: written by this thread.
+            // Relaxed: whoever drops it is the only one that has it.
             holder.departed(self.id, self.said_so.load(Ordering::Relaxed));
         }
         if let Some(teller) = self.told().take().and_then(|teller| teller.upgrade()) {
@@ -75,29 +78,99 @@ impl Caller for Client {
     }
 }
 
-/// Serves requests until the client's thread, or its process, is gone.
-pub(super) fn serve(server: &Arc<Server>, channel: Channel, tokens: Option<Arc<Tokens>>) {
-    let manager: Target = Arc::new(Control { server: server.clone(), tokens: tokens.clone() });
-    let (holders, teller, said_so) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
-    let client = Client { id: server.number(), channel, tokens, holders, teller, said_so };
-    // A message that cannot be read is the end, too: who sends one does not keep the protocol.
-    while let Ok(packet) = client.channel.recv() {
-        if packet.bytes.is_empty() {
-            // Relaxed: for this thread alone.
-            client.said_so.store(true, Ordering::Relaxed);
-            break;
+/// What a client's thread is to the server, on whatever thread of the server.
+#[derive(Debug)]
+pub(super) struct Session {
+    client: Client,
+    manager: Target,
+    /// Where functions that it called have called themselves, while it has no thread.
+    channels: Channels,
+}
+
+/// How long a thread of the server waits for the next request, once or twice, before it parks the
+/// session. One that comes now and then is worth a thread: to start one costs what fifty calls do.
+const IDLE: Duration = Duration::from_millis(500);
+
+impl Session {
+    pub(super) fn new(
+        server: &Arc<Server>,
+        channel: Channel,
+        tokens: Option<Arc<Tokens>>,
+    ) -> Box<Self> {
+        let manager = Arc::new(Control { server: server.clone(), tokens: tokens.clone() });
+        let client = Client {
+            id: server.number(),
+            channel,
+            tokens,
+            holders: Mutex::default(),
+            teller: Mutex::default(),
+            said_so: AtomicBool::new(false),
+        };
+        Box::new(Self { client, manager, channels: Channels::default() })
+    }
+
+    /// A number that nothing else of this server has.
+    pub(super) fn number(&self) -> u64 {
+        self.client.id
+    }
+
+    /// The way to the client's thread.
+    pub(super) fn channel(&self) -> &Channel {
+        &self.client.channel
+    }
+
+    /// Serves requests until the client's thread, or its process, is gone, or has been silent for
+    /// so long that the session could be parked.
+    pub(super) fn serve(mut self: Box<Self>, server: &Arc<Server>) {
+        std::mem::take(&mut self.channels).give_to_this_thread();
+        while self.listen(server) {
+            self.channels = Channels::of_this_thread();
+            match server.park(self) {
+                Ok(()) => return,
+                Err(session) => self = session,
+            }
+            std::mem::take(&mut self.channels).give_to_this_thread();
         }
-        *client.told() = None;
-        let (bytes, carried) = reply(server, &manager, &client, packet);
-        match client.channel.send(&bytes, &carried) {
-            Ok(()) => {}
-            Err(error) if error.is_disconnected() => break,
-            // The client is told what its value was too large for.
-            Err(error) => {
-                if client.channel.send(&message::failed(&error), &Carried::new()).is_err() {
-                    break;
+    }
+
+    /// Serves requests until the client is silent; false if it is gone.
+    fn listen(&self, server: &Server) -> bool {
+        let mut until = Deadline::after(IDLE);
+        // The clock is read once for many requests, so the silence lasts once or twice as long.
+        let mut is_silent = false;
+        loop {
+            match self.client.channel.recv_until(until) {
+                Ok(Some(packet)) => match self.answer(server, packet) {
+                    true => is_silent = false,
+                    false => return false,
+                },
+                // A message that cannot be read is the end, too: who sends one does not keep the
+                // protocol.
+                Err(_) => return false,
+                Ok(None) if is_silent => return true,
+                Ok(None) => {
+                    is_silent = true;
+                    until = Deadline::after(IDLE);
                 }
             }
+        }
+    }
+
+    /// Answers a request; false if there will be no other one.
+    fn answer(&self, server: &Server, packet: Packet) -> bool {
+        let client = &self.client;
+        if packet.bytes.is_empty() {
+            // Relaxed: only this thread has the session.
+            client.said_so.store(true, Ordering::Relaxed);
+            return false;
+        }
+        *client.told() = None;
+        let (bytes, carried) = reply(server, &self.manager, client, packet);
+        match client.channel.send(&bytes, &carried) {
+            Ok(()) => true,
+            Err(error) if error.is_disconnected() => false,
+            // The client is told what its value was too large for.
+            Err(error) => client.channel.send(&message::failed(&error), &Carried::new()).is_ok(),
         }
     }
 }

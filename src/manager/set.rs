@@ -1,5 +1,6 @@
 //! `Set`.
 
+use super::lookup::Lookup;
 use super::proxy::proxy_type;
 use crate::entry::Look;
 use crate::manager::Manager;
@@ -10,8 +11,8 @@ use std::hash::Hash;
 proxy_type! {
     /// A hash set that a [`Manager`]'s server holds, with the methods of [`HashSet`].
     ///
-    /// Items are given as what they own or as what is borrowed from them: `set.contains("item")`
-    /// for a `Set<String>`.
+    /// Items are looked up by what is borrowed from them, too ([`Lookup`](super::Lookup)):
+    /// `set.contains("item")` for a `Set<String>`. What is inserted is owned, as in a `HashSet`.
     ///
     /// ```
     /// let manager = multiproc::Manager::start()?;
@@ -67,9 +68,9 @@ impl<T: Data + Eq + Hash + Send + Sync> Set<T> {
     }
 
     /// Removes an item; whether it was there.
-    pub fn remove<Q: ToOwned<Owned = T> + ?Sized>(&self, item: &Q) -> Result<bool> {
+    pub fn remove<Q: Lookup<T> + ?Sized>(&self, item: &Q) -> Result<bool> {
         let remove = |set: &mut HashSet<T>, (item,): (T,)| set.remove(&item);
-        self.0.write(remove, (&item.to_owned(),))
+        item.look_up(|item| self.0.write(remove, (item,)))
     }
 
     /// Removes all of these items at one moment; how many were there.
@@ -94,9 +95,9 @@ impl<T: Data + Eq + Hash + Send + Sync> Set<T> {
     }
 
     /// Whether an item is there.
-    pub fn contains<Q: ToOwned<Owned = T> + ?Sized>(&self, item: &Q) -> Result<bool> {
+    pub fn contains<Q: Lookup<T> + ?Sized>(&self, item: &Q) -> Result<bool> {
         let contains = |set: &HashSet<T>, (item,): (T,)| set.contains(&item);
-        self.0.read(contains, (&item.to_owned(),))
+        item.look_up(|item| self.0.read(contains, (item,)))
     }
 
     /// Which of these items are there, at one moment.

@@ -71,34 +71,41 @@ impl<T> Room<T> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(super) mod model {
     use super::*;
     use crate::entry::Departure;
     use std::sync::Weak;
 
-    /// A caller that was killed after it had sent its request.
+    /// A client's thread that says of itself whether it is there.
     #[derive(Debug)]
-    pub(in super::super) struct Gone(pub(in super::super) u64);
+    pub(in crate::manager) struct Thread {
+        pub(in crate::manager) id: u64,
+        pub(in crate::manager) is_alive: bool,
+    }
 
-    impl Caller for Gone {
+    impl Caller for Thread {
         fn id(&self) -> u64 {
-            self.0
+            self.id
         }
-
         fn is_alive(&self) -> bool {
-            false
+            self.is_alive
         }
-
         fn holds(&self, _: Weak<dyn Departure>) {}
         fn tells(&self, _: Weak<dyn Departure>) {}
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn what_is_there_already_is_not_for_a_caller_that_is_gone() {
         let room = Room::new(1);
+        let gone = model::Thread { id: 1, is_alive: false };
         let take = |items: &mut u32| items.checked_sub(1).map(|left| *items = left);
-        assert!(room.wait(&Gone(1), Duration::MAX, take).is_none());
-        assert!(room.wait(&Gone(1), Duration::ZERO, take).is_none());
+        assert!(room.wait(&gone, Duration::MAX, take).is_none());
+        assert!(room.wait(&gone, Duration::ZERO, take).is_none());
         assert_eq!(room.look(|items| *items), 1);
     }
 }

@@ -69,6 +69,10 @@ impl Growing {
     /// # Errors
     /// If it is not, or outside of the file; and if it cannot be mapped.
     pub(crate) fn copy_out(&self, at: u64, target: &mut [u8]) -> io::Result<()> {
+        if target.is_empty() {
+            // Where nothing is may be the end of a window, and the next one be of no use.
+            return Ok(());
+        }
         let (segment, at) = self.locate(at, target.len() as u64)?;
         segment.copy_out(at, target);
         Ok(())
@@ -79,6 +83,9 @@ impl Growing {
     /// # Errors
     /// As [`copy_out`](Self::copy_out).
     pub(crate) fn copy_in(&self, at: u64, source: &[u8]) -> io::Result<()> {
+        if source.is_empty() {
+            return Ok(());
+        }
         let (segment, at) = self.locate(at, source.len() as u64)?;
         segment.copy_in(at, source);
         Ok(())
@@ -159,6 +166,15 @@ mod tests {
         }
         for at in [FIRST - 8, 2 * FIRST - 8, FILE - 8, u64::MAX] {
             assert!(growing.copy_out(at, &mut [0; 16]).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn nothing_can_be_copied_anywhere_and_maps_nothing() {
+        let growing = Growing::create(KIND, 0, 0).expect("create");
+        for at in [FIRST, FILE, u64::MAX] {
+            growing.copy_in(at, &[]).expect("nothing");
+            growing.copy_out(at, &mut []).expect("nothing");
         }
     }
 

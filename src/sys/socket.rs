@@ -165,6 +165,35 @@ pub(crate) fn send(
     }
 }
 
+/// Sends one message with descriptors, if the kernel has room for both now; whether it had.
+///
+/// # Errors
+/// `BrokenPipe` if the peer is gone.
+pub(crate) fn try_send(
+    socket: impl AsFd,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<bool> {
+    match send(socket, bytes, fds, false) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        // The kernel allows a user only so many descriptors on their way.
+        Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Throws away the next message, whatever it is; false if there is none, or no more will come.
+pub(crate) fn discard(socket: impl AsFd) -> bool {
+    match try_recv(socket, &mut Vec::new()) {
+        Ok(Received::Message(..) | Received::Short(_)) => true,
+        Ok(Received::Closed | Received::Nothing) => false,
+        // What no sender that keeps the protocol sends has been taken all the same.
+        Err(error) => error.kind() == io::ErrorKind::InvalidData,
+    }
+}
+
 /// Receives one message without waiting; `buffer` then holds its bytes.
 ///
 /// The buffer is made as long as the message, not as long as one may be: in a process that has

@@ -65,42 +65,38 @@ impl Post {
             bytes.extend_from_slice(&uid.to_ne_bytes());
         }
         let fds: Vec<_> = handles::descriptors(carried).collect();
-        match socket::send(self.fd(), &bytes, &fds, false) {
-            Ok(()) => Ok(true),
-            // The kernel allows a user only so many descriptors on their way.
-            Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => Ok(false),
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error),
-        }
+        socket::try_send(self.fd(), &bytes, &fds)
     }
 
     /// The objects in the mail of this number. `None` if it is gone. Bells and mails of lower
     /// numbers are thrown away. The caller has the get lock.
     pub(crate) fn receive(&self, number: u64) -> Option<Received> {
+        if !self.skip_to(number) {
+            return None;
+        }
         let mut buffer = Vec::new();
+        let fds = match socket::try_recv(self.fd(), &mut buffer) {
+            Ok(socket::Received::Message(_, fds)) => fds,
+            // Without the descriptors that this process could not take: what needs them says so
+            // when it is decoded.
+            Ok(socket::Received::Short(_)) => Vec::new(),
+            _ => return None,
+        };
+        let uids = buffer.get(HEADER..).unwrap_or_default().chunks_exact(8);
+        let uids: Vec<u64> = uids.map(bytemuck::pod_read_unaligned).collect();
+        Some(handles::receive(&uids, fds.into_iter()).collect())
+    }
+
+    /// Throws away what is before the mail of this number; false if it is gone.
+    fn skip_to(&self, number: u64) -> bool {
         for _ in 0..THROWN_AWAY {
-            let found = match self.next()? {
-                None => 0,
-                Some(found) if found > number => return None,
-                Some(found) => found,
-            };
-            let fds = match socket::try_recv(self.fd(), &mut buffer) {
-                Ok(socket::Received::Message(_, fds)) => fds,
-                // Without the descriptors that this process could not take: what needs them says
-                // so when it is decoded.
-                Ok(socket::Received::Short(_)) => Vec::new(),
-                // Something else than mail, and consumed.
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => continue,
-                _ => return None,
-            };
-            if found == number && number != 0 {
-                let uids = buffer.get(HEADER..).unwrap_or_default().chunks_exact(8);
-                let uids: Vec<u64> = uids.map(bytemuck::pod_read_unaligned).collect();
-                return Some(handles::receive(&uids, fds.into_iter()).collect());
+            match self.next() {
+                Some(Some(found)) if found >= number => return found == number,
+                Some(_) if socket::discard(self.fd()) => {}
+                _ => return false,
             }
         }
-        None
+        false
     }
 
     /// What is next in the socket: a mail, of this number, or something else; `None` if nothing is.
@@ -119,13 +115,9 @@ impl Post {
 
     /// Throws away the bells that rang, up to the next mail. The caller has the get lock.
     pub(crate) fn quiet(&self) {
-        let mut buffer = Vec::new();
         for _ in 0..THROWN_AWAY {
-            let Some(None) = self.next() else { return };
-            match socket::try_recv(self.fd(), &mut buffer) {
-                Ok(socket::Received::Message(..) | socket::Received::Short(_)) => {}
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-                _ => return,
+            if !matches!(self.next(), Some(None)) || !socket::discard(self.fd()) {
+                return;
             }
         }
     }
@@ -133,12 +125,9 @@ impl Post {
     /// Throws away all that came. There is no item in the ring, and the caller has both of its
     /// locks: so what is there is from somebody who died before it had put the item.
     pub(crate) fn clear(&self) {
-        let mut buffer = Vec::new();
         for _ in 0..THROWN_AWAY {
-            match socket::try_recv(self.fd(), &mut buffer) {
-                Ok(socket::Received::Message(..) | socket::Received::Short(_)) => {}
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-                _ => return,
+            if !socket::discard(self.fd()) {
+                return;
             }
         }
     }

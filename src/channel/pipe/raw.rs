@@ -57,9 +57,31 @@ impl RawEnd {
     /// [`Error::is_end_of_file`] if it is gone.
     #[inline]
     pub(crate) fn recv(&self) -> Result<(Bytes, Received)> {
-        let message = self.0.recv(What::Raw, usize::MAX, Deadline::NEVER)?;
-        let message = message.map(|(bytes, received)| (bytes, received.unwrap_or_default()));
+        let message = self.recv_until(Deadline::NEVER)?;
         message.ok_or_else(|| Error::new(Kind::EndOfFile, "a wait without a deadline ended"))
+    }
+
+    /// As [`recv`](Self::recv), but `None` if nothing came until the deadline.
+    #[inline]
+    pub(crate) fn recv_until(&self, deadline: Deadline) -> Result<Option<(Bytes, Received)>> {
+        let message = self.0.recv(What::Raw, usize::MAX, deadline)?;
+        Ok(message.map(|(bytes, received)| (bytes, received.unwrap_or_default())))
+    }
+
+    /// Whether something can be received, if only that the other side is gone.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.0.readable().map_or(true, |(ring, post)| ring.is_readable() || post.is_hung_up())
+    }
+
+    /// Sees to it that the [socket](Self::socket) is readable once something can be received; false
+    /// if something can be already. Nobody else must receive meanwhile.
+    pub(crate) fn arm(&self) -> bool {
+        let Ok((ring, post)) = self.0.readable() else { return false };
+        // Bells of earlier times would ring for nothing.
+        ring.as_consumer(|| post.quiet());
+        // Who puts something from here on rings; what was put before that is seen by the look.
+        ring.poll_tail();
+        !self.is_readable()
     }
 
     /// Whether nobody has the other end any more.
@@ -95,6 +117,37 @@ mod tests {
         drop(again);
         eventually("the other end is gone", || here.is_alone());
         assert!(here.recv().expect_err("gone").is_end_of_file());
+    }
+
+    #[test]
+    fn an_end_that_is_armed_hears_of_what_comes_whenever_it_comes() {
+        let (here, there) = RawEnd::pair().expect("a pipe");
+        let sender = std::thread::spawn(move || {
+            for number in 0..20_000u32 {
+                // Sometimes before the other side is armed, sometimes after that.
+                for _ in 0..number % 97 * 8 {
+                    std::hint::spin_loop();
+                }
+                here.send(&number.to_ne_bytes(), &Carried::new()).expect("send");
+                here.recv().expect("the answer");
+            }
+        });
+        for number in 0..20_000u32 {
+            if there.arm() {
+                let socket = there.socket().expect("a socket");
+                let deadline = Deadline::after(std::time::Duration::from_secs(60));
+                assert!(crate::sys::socket::wait_readable(socket, deadline).expect("poll"));
+                assert!(there.is_readable(), "the bell rings when it is there");
+            }
+            let (bytes, _) = there.recv().expect("recv");
+            assert_eq!(bytes.as_slice(), number.to_ne_bytes());
+            there.send(&[], &Carried::new()).expect("send");
+        }
+        sender.join().expect("no panic");
+        let deadline = Deadline::after(std::time::Duration::from_secs(60));
+        let socket = there.socket().expect("a socket");
+        assert!(crate::sys::socket::wait_readable(socket, deadline).expect("poll"));
+        assert!(!there.arm() && there.is_readable(), "the other side is gone");
     }
 
     #[test]

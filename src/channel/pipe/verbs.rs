@@ -96,8 +96,8 @@ macro_rules! sends {
                 })
             }
 
-            /// As [`send`](Self::send), waiting so long at most: zero is a try, centuries are for
-            /// ever.
+            /// As [`send`](Self::send), waiting for `timeout` at most. Zero means try,
+            /// [`Duration::MAX`] for ever.
             ///
             /// # Errors
             /// As [`send`](Self::send), and [`is_timeout`](crate::Error::is_timeout) if the pipe
@@ -178,8 +178,8 @@ macro_rules! receives {
                 self.recv_until(Deadline::now())
             }
 
-            /// As [`recv`](Self::recv), waiting so long at most: zero is a try, centuries are for
-            /// ever.
+            /// As [`recv`](Self::recv), waiting for `timeout` at most. Zero means try,
+            /// [`Duration::MAX`] for ever.
             ///
             /// # Errors
             /// As [`recv`](Self::recv), and [`is_timeout`](crate::Error::is_timeout) if nothing
@@ -242,8 +242,8 @@ macro_rules! receives {
                 }
             }
 
-            /// Waits until there is something to be received, be it the end of file, for so long at
-            /// most; whether there is.
+            /// Waits until there is something to be received, be it the end of file, for `timeout`
+            /// at most; whether there is. Zero means look.
             ///
             /// # Errors
             /// None today.

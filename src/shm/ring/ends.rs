@@ -90,6 +90,7 @@ pub(super) fn advance<W: Bed>(word: &W, to: Position) -> Option<Moved> {
 /// As [`advance`], without news for those who wait, and whether closed or not: the next item will
 /// be elsewhere.
 pub(super) fn relocate<W: Bed>(word: &W, to: Position) {
+    // Relaxed, here and below: the compare-and-swap that follows orders.
     let mut was = word.load(Ordering::Relaxed);
     while let Err(now) = word.compare_exchange(was, to.pack() | was & FLAGS) {
         was = now;
@@ -121,6 +122,7 @@ pub(super) fn raise<W: Bed>(word: &W, flag: u64) -> u64 {
 /// Wakes all who sleep until the end moves on: they have to look elsewhere. One that is just about
 /// to sleep looks when it has had its nap.
 pub(super) fn wake_all<W: Bed>(word: &W) {
+    // Relaxed: who is missed looks again by the clock.
     if word.load(Ordering::Relaxed) & ASLEEP != 0 {
         word.wake(ALL);
     }

@@ -8,7 +8,7 @@ use crate::shm::memory::BODY;
 use crate::shm::seats::{SEATS, TABLE};
 
 /// The bytes of the header.
-pub(super) const HEADER: usize = 64 * 1024;
+pub(crate) const HEADER: usize = 64 * 1024;
 
 // The words of the header. What the two sides write is never on one cache line, nor on two that
 // the processor fetches together.

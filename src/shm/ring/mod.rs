@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use get::{Got, Next, Receiving};
-pub(crate) use layout::{MAX_ITEM, SPARE};
+pub(crate) use layout::{HEADER, MAX_ITEM, SPARE};
 pub(crate) use put::{Put, Sending};
 
 /// How much a ring may hold.
@@ -160,8 +160,7 @@ impl Ring {
 
     /// The number of items.
     pub(crate) fn len(&self) -> u64 {
-        let head = Position::of(self.head().load(Ordering::Acquire)).number;
-        let tail = Position::of(self.tail().load(Ordering::Acquire)).number;
+        let (head, tail) = self.numbers();
         tail.wrapping_sub(head) & ends::NUMBERS
     }
 
@@ -192,15 +191,13 @@ impl Ring {
 
     /// Whether nothing can be put any more.
     pub(crate) fn is_closed(&self) -> bool {
+        // Acquire, here and below: whoever sees the end of a ring sees what came before it.
         self.tail().load(Ordering::Acquire) & CLOSED != 0
     }
 
     /// Whether a consumer would not have to wait: for an item, or for the end.
     pub(crate) fn is_readable(&self) -> bool {
-        let closed = (self.tail().load(Ordering::Acquire) | self.head().load(Ordering::Acquire))
-            & CLOSED
-            != 0;
-        closed || !self.is_empty()
+        self.is_closed() || self.is_over() || !self.is_empty()
     }
 
     /// Producers are to look whether anybody is there, when they next put an item.
@@ -224,6 +221,7 @@ impl Ring {
     /// What happened so far.
     pub(crate) fn counts(&self) -> Counts {
         self.look_for_dead(Look::Close);
+        // Relaxed: each number stands for itself.
         let count = |at| self.memory.word(at).load(Ordering::Relaxed);
         let lost_in_copy = count(layout::LOST_IN_COPY);
         let lost = count(layout::LOST).saturating_add(lost_in_copy);
@@ -232,8 +230,16 @@ impl Ring {
         Counts { put: tail, taken: head.saturating_sub(lost), lost, lost_in_copy, deaths }
     }
 
+    /// Adds to one of the counters of the header.
+    fn count(&self, at: usize, more: u64) {
+        // Relaxed: it stands for itself.
+        self.memory.word(at).fetch_add(more, Ordering::Relaxed);
+    }
+
     /// The numbers of the next item to be taken and of the next to be put, in this order.
     pub(crate) fn numbers(&self) -> (u64, u64) {
+        // Acquire: the head, the tail and what the caller reads next are read in this order, so
+        // that the tail is not before the head.
         let head = Position::of(self.head().load(Ordering::Acquire)).number;
         (head, Position::of(self.tail().load(Ordering::Acquire)).number)
     }

@@ -140,6 +140,7 @@ impl Ring {
             return Ok(Tried::Done(Put::TooLarge));
         }
         if place.is_none() {
+            // Relaxed: it is only compared.
             let head = self.head().load(Ordering::Relaxed);
             *place = self.places().fill(parts, self.room)?;
             if place.is_none() {
@@ -160,6 +161,7 @@ impl Ring {
     /// Why nothing can be put now, as far as can be seen without the lock.
     #[inline]
     fn refusal(&self) -> Option<Tried> {
+        // Relaxed: whoever has the lock looks again.
         let tail = self.tail().load(Ordering::Relaxed);
         if tail & CLOSED != 0 {
             return Some(Tried::Done(Put::Closed));
@@ -171,6 +173,7 @@ impl Ring {
     #[inline]
     fn limit_reached(&self, tail: Position) -> Option<u64> {
         let Room::Items(limit) = self.room else { return None };
+        // Acquire: see `look_at_head`.
         let count = |head: u64| tail.number.wrapping_sub(Position::of(head).number) & ends::NUMBERS;
         if count(self.seen_head.load(Ordering::Acquire)) < limit {
             return None;
@@ -258,6 +261,7 @@ impl Ring {
     ) -> io::Result<Result<Spot<'_>, u64>> {
         let in_line = len <= MAX_IN_LINE && !has_mail;
         let segment = self.segment(tail.generation)?;
+        // Acquire: see `look_at_head`.
         let head = self.seen_head.load(Ordering::Acquire);
         if tail.generation <= layout::KEPT
             && let Some(spot) = self.spot(segment, tail, head, len, in_line)
@@ -371,6 +375,7 @@ impl Ring {
         }
         // An old look at the head may be from an earlier visit to this generation, of which lines
         // are left: only what was put since the ring came here can have been freed here.
+        // Relaxed: under the put lock.
         let entered = self.memory.word(layout::ENTERED).load(Ordering::Relaxed);
         let is_here = head.generation == tail.generation
             && head.number.wrapping_sub(entered) & ends::NUMBERS < 1 << 55;

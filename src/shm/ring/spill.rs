@@ -104,6 +104,7 @@ impl<'a> Places<'a> {
     /// a consumer died with it.
     pub(super) fn take(self, seat: u32, number: u64, len: u64) -> Option<Place<'a>> {
         let len = usize::try_from(len).ok().filter(|len| *len <= MAX_ITEM)?;
+        // Acquire, here and below: pairs with the releases of `number` and `take_back`.
         if seat >= SEATS || self.seats.state(seat).load(Ordering::Acquire) != numbered(number) {
             return None;
         }

@@ -248,6 +248,36 @@ fn who_dies_with_a_lock_blocks_nobody() {
     assert_eq!(ring.counts().deaths, 2);
 }
 
+/// Whether the item that was taken last came after a death.
+struct AfterDeath(Option<bool>);
+
+impl Receiving for AfterDeath {
+    fn copy(&mut self, _: &impl CopyOut) -> io::Result<()> {
+        Ok(())
+    }
+    fn mail(&mut self, _: u64) -> bool {
+        false
+    }
+    fn taking(&mut self, item: Next) -> io::Result<()> {
+        self.0 = Some(item.is_after_death);
+        Ok(())
+    }
+}
+
+#[test]
+fn who_takes_the_turn_of_a_dead_consumer_is_told_and_the_next_one_is_not() {
+    let ring = ring(Room::Unlimited);
+    (0..3).for_each(|number| assert_eq!(put(&ring, &[number], now()), Put::Done { rings: false }));
+    let told = || {
+        let mut receiving = AfterDeath(None);
+        assert_eq!(ring.get(&mut receiving, now()).expect("get"), Got::Item);
+        receiving.0
+    };
+    assert_eq!(told(), Some(false));
+    ring.memory.word(layout::GET_LOCK).store(owner::dead::thread(), Ordering::Relaxed);
+    assert_eq!((told(), told()), (Some(true), Some(false)));
+}
+
 /// Leaves a ring as a thread does that ends between two steps with a large item.
 fn with_dead_seat(ring: &Ring, owner: u64, number: Option<u64>) {
     let large = pattern(1, MAX_INLINE + 1);
