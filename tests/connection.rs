@@ -96,9 +96,7 @@ fn messages_of_all_sizes_arrive_whole_and_in_order() {
     let echo = |address: Address| {
         let connection: Connection<Vec<u64>> = connect(&address);
         for _ in SIZES {
-            connection
-                .send_bytes(&connection.recv_bytes(usize::MAX).expect("bytes"))
-                .expect("send");
+            connection.send_bytes(connection.recv_bytes(usize::MAX).expect("bytes")).expect("send");
             connection.send(connection.recv().expect("a value")).expect("send");
         }
     };
@@ -175,8 +173,8 @@ fn a_peer_that_went_without_reading_is_an_error_for_the_writer_too() {
 fn a_message_that_cannot_be_received_spoils_only_itself() {
     watchdog();
     for (here, there) in [pair::<String, String>(), tcp_pair()] {
-        there.send_bytes(&[1; 1000]).unwrap();
-        there.send_bytes(&[2; 10]).unwrap();
+        there.send_bytes([1; 1000]).unwrap();
+        there.send_bytes([2; 10]).unwrap();
         let error = here.recv_bytes(999).unwrap_err();
         assert!(error.is_too_large() && error.to_string().contains("1000 bytes (at most 999"));
         assert_eq!(here.recv_bytes(10).unwrap(), [2; 10]);
@@ -191,9 +189,9 @@ fn a_message_that_cannot_be_received_spoils_only_itself() {
         assert_eq!(here.recv().unwrap(), "z");
 
         let mut small = [0; 3];
-        there.send_bytes(&[3; 4]).unwrap();
+        there.send_bytes([3; 4]).unwrap();
         assert!(here.recv_bytes_into(&mut small).unwrap_err().is_too_large());
-        there.send_bytes(&[4; 3]).unwrap();
+        there.send_bytes([4; 3]).unwrap();
         assert_eq!((here.recv_bytes_into(&mut small).unwrap(), small), (3, [4; 3]));
     }
 }
@@ -225,9 +223,9 @@ fn the_largest_message_is_what_was_set_on_either_side() {
     let client = std::thread::spawn(move || {
         let connection: Connection<()> =
             Client::builder().max_message(2000).connect(address).unwrap();
-        assert!(connection.send_bytes(&[0; 2001]).unwrap_err().is_too_large());
-        connection.send_bytes(&[0; 1001]).unwrap();
-        connection.send_bytes(&[0; 1000]).unwrap();
+        assert!(connection.send_bytes([0; 2001]).unwrap_err().is_too_large());
+        connection.send_bytes([0; 1001]).unwrap();
+        connection.send_bytes([0; 1000]).unwrap();
     });
     let connection: Connection<()> = accept(&listener);
     client.join().unwrap();
@@ -423,7 +421,7 @@ fn a_send_to_a_peer_that_does_not_read_gives_up_in_time() {
     assert_eq!(there.recv().unwrap(), 2);
 
     // Of a large one a part goes.
-    let error = here.send_bytes_timeout(&vec![0; 64 << 20], short).unwrap_err();
+    let error = here.send_bytes_timeout(vec![0; 64 << 20], short).unwrap_err();
     assert!(error.is_timeout() && error.execution() == Execution::Unknown, "{error}");
     assert!(here.send(3).unwrap_err().is_disconnected());
     assert!(there.recv_bytes(usize::MAX).unwrap_err().is_disconnected());
@@ -454,7 +452,7 @@ fn closing_wakes_who_waits_in_every_thread() {
     let (here, there) = pair::<u8, u8>();
     std::thread::scope(|scope| {
         let waiting: Vec<_> = (0..3).map(|_| scope.spawn(|| here.recv())).collect();
-        let sending = scope.spawn(|| here.send_bytes(&vec![0; 64 << 20]));
+        let sending = scope.spawn(|| here.send_bytes(vec![0; 64 << 20]));
         assert!(there.poll(PATIENCE).unwrap());
         here.close();
         for waiting in waiting {

@@ -192,7 +192,7 @@ fn a_client_killed_at_any_stage_harms_only_itself() {
     }
     // Blocked in the middle of a large message.
     let send = |address: Address| {
-        Client::connect::<u8, u8>(address).expect("connect").send_bytes(&vec![1; 64 << 20])
+        Client::connect::<u8, u8>(address).expect("connect").send_bytes(vec![1; 64 << 20])
     };
     let process = start(send, (listener.address().clone(),));
     let connection: Connection<u8> = listener.accept_timeout(PATIENCE).unwrap();
@@ -267,7 +267,7 @@ fn a_listener_killed_at_any_stage_is_an_error_for_the_client() {
                 std::thread::scope(|scope| {
                     let waiting = scope.spawn(|| connection.recv());
                     connection.send(1).unwrap();
-                    let sending = scope.spawn(|| connection.send_bytes(&vec![0; 64 << 20]));
+                    let sending = scope.spawn(|| connection.send_bytes(vec![0; 64 << 20]));
                     kill(process);
                     assert!(waiting.join().unwrap().unwrap_err().is_end_of_file());
                     let error = sending.join().unwrap().unwrap_err();
