@@ -57,7 +57,7 @@ pub use sys::fork::ForkRisk;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::entry::{TASKS, TaskInfo};
-    pub use crate::manager::Fallible;
+    pub use crate::manager::MaybeMade;
     pub use linkme;
     pub use serde;
 }

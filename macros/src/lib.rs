@@ -52,6 +52,10 @@ pub fn task(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// does not, so it can have anything in it that threads can share. An `Err` of a method is a value
 /// like any other. A panic is an error of the call, and leaves the object as it is then.
 ///
+/// A method may have proxies of other objects and call them. If methods of several objects call each
+/// other's in a circle, so that they would wait for each other, one of the calls is an error that
+/// says so; see [`Proxy`](../multiproc/manager/struct.Proxy.html) for what is not found out.
+///
 /// ```
 /// use multiproc::{Manager, Process};
 ///

@@ -301,7 +301,7 @@ fn constructor(output: &ReturnType, class: &Ident) -> Option<Receiver> {
     let output = replace_self(output.to_token_stream(), class);
     let error = match arguments.args.get(1) {
         Some(error) => replace_self(error.to_token_stream(), class),
-        None => quote!(<#output as ::multiproc::__private::Fallible>::Error),
+        None => quote!(<#output as ::multiproc::__private::MaybeMade>::Error),
     };
     Some(Receiver::FallibleConstructor(error))
 }

@@ -8,6 +8,7 @@
 //! the one that it is for.
 
 use super::call::{assert_captures_nothing, conjure, encode_all};
+use super::held::{self, holding};
 use super::panics::catch;
 use crate::codec::{Data, Encode, NotEncoded, Reader, encode_serde, naming};
 use crate::error::Kind;
@@ -17,11 +18,11 @@ use crate::wire::handles::{self, Carried};
 use crate::{Error, Execution, Result};
 use serde::Serialize;
 use std::any::{Any, type_name};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::hint::black_box;
 use std::marker::PhantomData;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, RwLock, Weak};
 
 /// An object that a server holds.
 pub(crate) type Target = Arc<dyn Any + Send + Sync>;
@@ -194,38 +195,6 @@ fn object<O: Send + Sync + 'static>(target: &Target) -> Result<Arc<O>> {
     })
 }
 
-thread_local! {
-    /// The objects whose locks this thread has, or waits for, to run a function on them.
-    static HELD: RefCell<Vec<*const ()>> = const { RefCell::new(Vec::new()) };
-}
-
-fn address(target: &Target) -> *const () {
-    Arc::as_ptr(target).cast()
-}
-
-/// Runs a function on an object that a lock protects.
-fn holding<R>(target: &Target, run: impl FnOnce() -> R) -> R {
-    struct Restore;
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            HELD.with_borrow_mut(Vec::pop);
-        }
-    }
-    HELD.with_borrow_mut(|held| held.push(address(target)));
-    let _restore = Restore;
-    run()
-}
-
-/// Whether this thread runs a function on any object that a lock protects.
-pub(crate) fn holds_any() -> bool {
-    HELD.try_with(|held| !held.borrow().is_empty()).unwrap_or(false)
-}
-
-/// Whether this thread runs a function on this object: a call of it would wait for itself.
-pub(crate) fn holds(target: &Target) -> bool {
-    HELD.with_borrow(|held| held.contains(&address(target)))
-}
-
 /// The value of a look at an object, encoded while the object cannot change.
 #[derive(Debug)]
 pub(crate) struct Look<'a> {
@@ -265,11 +234,10 @@ where
     fn run(target: &Target, _: &dyn Caller, arguments: &[u8]) -> Result<Answer> {
         let state = object::<RwLock<S>>(target)?;
         let arguments = decode::<A>(arguments)?;
-        let returned = holding(target, || {
-            // After a panic in a method the object is as that method left it, as in one program.
-            let mut state = state.write().unwrap_or_else(PoisonError::into_inner);
-            conjure::<F>()(&mut state, arguments)
-        });
+        let returned = holding(target, || -> Result<R> {
+            let mut state = held::exclusive(&state)?;
+            Ok(conjure::<F>()(&mut state, arguments))
+        })?;
         value(&returned)
     }
 }
@@ -288,10 +256,10 @@ where
     fn run(target: &Target, _: &dyn Caller, arguments: &[u8]) -> Result<Answer> {
         let state = object::<RwLock<S>>(target)?;
         let arguments = decode::<A>(arguments)?;
-        let returned = holding(target, || {
-            let state = state.read().unwrap_or_else(PoisonError::into_inner);
-            conjure::<F>()(&state, arguments)
-        });
+        let returned = holding(target, || -> Result<R> {
+            let state = held::shared(&state)?;
+            Ok(conjure::<F>()(&state, arguments))
+        })?;
         value(&returned)
     }
 }
@@ -310,14 +278,16 @@ where
         let state = object::<RwLock<S>>(target)?;
         let arguments = decode::<A>(arguments)?;
         let mut bytes = Vec::new();
-        let look = || {
-            let state = state.read().unwrap_or_else(PoisonError::into_inner);
-            let mut look = Look { bytes: &mut bytes, refused: None };
-            conjure::<F>()(&state, arguments, &mut look);
-            look.refused.map_or(Ok(()), Err)
-        };
-        let looked = naming(|| holding(target, look));
-        let ((), carried) = looked.map_err(not_encoded)?;
+        let looked = holding(target, || {
+            let state = held::shared(&state)?;
+            let look = || {
+                let mut look = Look { bytes: &mut bytes, refused: None };
+                conjure::<F>()(&state, arguments, &mut look);
+                look.refused.map_or(Ok(()), Err)
+            };
+            naming(look).map_err(not_encoded)
+        });
+        let ((), carried) = looked?;
         Ok(Answer::Value(bytes, carried))
     }
 }

@@ -6,6 +6,7 @@
 
 mod call;
 mod function;
+mod held;
 mod hook;
 mod lend;
 mod managed;
@@ -18,14 +19,14 @@ pub(crate) use call::{
     run_frame, value_entry,
 };
 pub use function::{Fallible, Function};
+pub(crate) use held::{Burden, holds, holds_any};
 pub use hook::init;
 pub(crate) use hook::{VARIABLE, depth, require_init, set_depth};
 pub use lend::Lent;
 pub(crate) use lend::{Cut, Elements, Exclusive, Shared, chunk_entry};
 pub(crate) use managed::{
-    Answer, Caller, Departure, Look, ManagedEntry, Target, call_managed, holds, holds_any,
-    is_answering, make_entry, raw_entry, read_entry, show_entry, spawn_entry, try_make_entry,
-    write_entry,
+    Answer, Caller, Departure, Look, ManagedEntry, Target, call_managed, is_answering, make_entry,
+    raw_entry, read_entry, show_entry, spawn_entry, try_make_entry, write_entry,
 };
 pub(crate) use panics::{catch, install_hook};
 pub use registry::{TASKS, TaskInfo, tasks};

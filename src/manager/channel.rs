@@ -4,6 +4,7 @@
 use super::link::disconnected;
 use super::remote::{Line, not_carried};
 use crate::channel::RawEnd;
+use crate::entry::Burden;
 use crate::shm::bytes::Bytes;
 use crate::shm::object::Object;
 use crate::sys::clock::Deadline;
@@ -30,6 +31,8 @@ pub(super) struct Local {
     // Dropped first: see `InternalMark`.
     _mark: Option<InternalMark>,
     end: RawEnd,
+    /// If the server itself is the client.
+    burden: Option<Arc<Burden>>,
 }
 
 /// What came through a channel.
@@ -47,7 +50,25 @@ impl Channel {
     }
 
     fn local(end: RawEnd) -> Self {
-        Self::Local(Local { _mark: end.socket().map(InternalMark::new), end })
+        Self::Local(Local { _mark: end.socket().map(InternalMark::new), end, burden: None })
+    }
+
+    /// The end of a channel of which this process has both, which know what the client has while it
+    /// waits.
+    pub(super) fn with_burden(self, burden: Arc<Burden>) -> Self {
+        match self {
+            Self::Local(local) => Self::Local(Local { burden: Some(burden), ..local }),
+            remote => remote,
+        }
+    }
+
+    /// What the client has while it waits, if it is a thread of the server.
+    #[inline]
+    pub(super) fn burden(&self) -> Option<&Burden> {
+        match self {
+            Self::Local(local) => local.burden.as_deref(),
+            Self::Remote(_) => None,
+        }
     }
 
     /// The end that somebody sent; what it really is, is checked.

@@ -216,6 +216,9 @@ impl Link {
         let ((), carried) = encoded.map_err(Error::arguments)?;
         // No code of the user's runs until the reply is there: the channel is this call's alone.
         let (channel, is_new) = self.take_channel()?;
+        if let Some(burden) = channel.burden() {
+            burden.take_on();
+        }
         if let Err(error) = channel.send(&bytes, &carried) {
             // Nothing was sent then, and to the server the channel is this thread: what that has,
             // a lock or a permit, it would lose with it.
@@ -243,7 +246,8 @@ impl Link {
         match target.is_some_and(|target| entry::holds(&target)) {
             true => Err(Error::invalid(
                 "a function that runs on an object of the manager called the same object through a \
-                 proxy, and would wait for itself: use what the function is given",
+                 proxy, or through another object, and would wait for itself: use what the function \
+                 is given",
             )),
             false => Ok(()),
         }
@@ -306,7 +310,9 @@ impl Link {
             Route::Own(server) => {
                 let server = server.upgrade().ok_or_else(disconnected)?;
                 let there = Channel::from_objects(there).map_err(broken)?;
-                server.welcome(there, None);
+                let burden = Arc::new(entry::Burden::default());
+                server.welcome(there.with_burden(burden.clone()), None);
+                return Ok(here.with_burden(burden));
             }
             Route::Remote(_) => {}
         }

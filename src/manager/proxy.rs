@@ -25,9 +25,11 @@ use std::sync::Arc;
 ///
 /// A function that is called on the object runs in the server, alone for [`with_mut`], beside
 /// others that only look for [`with`]. It may call other objects of the manager through proxies; a
-/// call of its own one is an error ([`is_invalid_input`]), because it would wait for itself. Two
-/// functions that run on two objects, and each call the other's, do wait for each other for ever,
-/// as with any two locks.
+/// call of its own one, also by way of others, is an error ([`is_invalid_input`]), because it would
+/// wait for itself. If functions that run on several objects call each other's in a circle, one of
+/// these calls is such an error, too, and the others go on. What is not found out is a circle that
+/// leads through another process or manager, or through a lock or a queue: who is in one waits until
+/// the manager is shut down.
 ///
 /// [`with`]: Proxy::with
 /// [`with_mut`]: Proxy::with_mut

@@ -201,6 +201,10 @@ fn answer(
         Error::invalid(format!("the manager has no object with the number {number}"))
     })?;
     let call = || call_managed(entry, &target, client, arguments);
+    let call = || match client.channel.burden() {
+        Some(burden) => burden.carrying(call),
+        None => call(),
+    };
     let answer = handles::providing(received, call);
     // The last proxy may have gone meanwhile: then the user's drop runs here.
     let _ = entry::catch(|| drop(target));
