@@ -47,21 +47,11 @@ impl<T> Room<T> {
         timeout: Duration,
         mut attempt: impl FnMut(&mut T) -> Option<R>,
     ) -> Option<R> {
-        let mut state = self.lock();
-        if let Some(result) = attempt(&mut state) {
-            drop(state);
-            self.changed.notify_all();
-            return Some(result);
-        }
         let deadline = Deadline::after(timeout);
+        let mut state = self.lock();
         loop {
-            let left = deadline.remaining().unwrap_or(SLICE);
-            if left.is_zero() {
-                return None;
-            }
-            let slept = self.changed.wait_timeout(state, left.min(SLICE));
-            state = slept.unwrap_or_else(PoisonError::into_inner).0;
-            // What it gets would be lost. A look costs a microsecond, a sleep ten.
+            // What it gets would be lost. Also before the first attempt: it may have been killed
+            // before its request was read. A look costs a microsecond, a sleep ten.
             if !caller.is_alive() {
                 return None;
             }
@@ -70,6 +60,12 @@ impl<T> Room<T> {
                 self.changed.notify_all();
                 return Some(result);
             }
+            let left = deadline.remaining().unwrap_or(SLICE);
+            if left.is_zero() {
+                return None;
+            }
+            let slept = self.changed.wait_timeout(state, left.min(SLICE));
+            state = slept.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -95,5 +91,19 @@ pub(super) mod model {
             self.is_alive
         }
         fn holds(&self, _: Weak<dyn Departure>) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::model::Thread;
+    use super::*;
+
+    #[test]
+    fn a_client_that_died_before_its_request_was_read_takes_nothing() {
+        let (room, dead) = (Room::new(1_u32), Thread { id: 7, is_alive: false });
+        let take = |left: &mut u32| (*left > 0).then(|| *left -= 1);
+        assert_eq!(room.wait(&dead, Duration::MAX, take), None);
+        assert_eq!(room.wait(&Thread { is_alive: true, ..dead }, Duration::ZERO, take), Some(()));
     }
 }
