@@ -217,7 +217,8 @@ macro_rules! verbs {
             /// # Errors
             /// [`is_closed`](crate::Error::is_closed) if the queue was closed and nothing is left;
             /// [`is_decode`](crate::Error::is_decode) if the item that was taken cannot be
-            /// decoded.
+            /// decoded; [`is_os`](crate::Error::is_os) if it names shared objects and this process
+            /// has too many open files: then it is still there.
             pub fn get(&self) -> crate::Result<$t> {
                 loop {
                     let got = self.0.get_until(crate::sys::clock::Deadline::NEVER)?;

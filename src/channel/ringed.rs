@@ -129,9 +129,9 @@ impl<T: Data, N: FnMut(Next) -> io::Result<()>> Receiving for Taking<'_, T, N> {
         Ok(())
     }
 
-    fn mail(&mut self, number: u64) -> bool {
-        self.mail = self.post.receive(number);
-        self.mail.is_some()
+    fn mail(&mut self, number: u64) -> io::Result<bool> {
+        self.mail = self.post.receive(number)?;
+        Ok(self.mail.is_some())
     }
 
     #[inline]

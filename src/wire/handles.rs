@@ -181,6 +181,11 @@ pub(crate) fn refuse_encoding<E: ser::Error>(what: &'static str) -> E {
     E::custom(what)
 }
 
+/// This process can take no more descriptors.
+pub(crate) fn no_descriptors() -> std::io::Error {
+    std::io::Error::from_raw_os_error(libc::EMFILE)
+}
+
 /// The error for a handle that cannot be decoded.
 pub(crate) fn refuse_decoding<E: de::Error>(what: &'static str) -> E {
     REFUSAL.set(Some(what));

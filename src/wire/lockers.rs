@@ -46,7 +46,7 @@ impl Lockers {
     fn locker(&self, number: u32) -> io::Result<Option<OwnedFd>> {
         match socket::try_peek_at(self.0.fd(), number as usize * ENTRY, &mut Vec::new())? {
             socket::Received::Message(_, fds) => Ok(fds.into_iter().next()),
-            socket::Received::Short(_) => Err(no_descriptors()),
+            socket::Received::Short(_) => Err(handles::no_descriptors()),
             socket::Received::Closed | socket::Received::Nothing => Ok(None),
         }
     }
@@ -86,7 +86,7 @@ impl store::Lockers for Lockers {
                     uids.chunks_exact(8).map(bytemuck::pod_read_unaligned).collect();
                 Ok(handles::receive(&uids, fds.into_iter()).collect())
             }
-            socket::Received::Short(_) => Err(no_descriptors()),
+            socket::Received::Short(_) => Err(handles::no_descriptors()),
             socket::Received::Closed | socket::Received::Nothing => Ok(Received::new()),
         }
     }
@@ -105,10 +105,6 @@ fn empty(locker: &OwnedFd) {
             return;
         }
     }
-}
-
-fn no_descriptors() -> io::Error {
-    io::Error::from_raw_os_error(libc::EMFILE)
 }
 
 #[cfg(test)]

@@ -70,21 +70,24 @@ impl Post {
 
     /// The objects in the mail of this number. `None` if it is gone. Bells and mails of lower
     /// numbers are thrown away. The caller has the get lock.
-    pub(crate) fn receive(&self, number: u64) -> Option<Received> {
+    ///
+    /// # Errors
+    /// `EMFILE` if this process can take no more descriptors: the mail is still there.
+    pub(crate) fn receive(&self, number: u64) -> io::Result<Option<Received>> {
         if !self.skip_to(number) {
-            return None;
+            return Ok(None);
         }
         let mut buffer = Vec::new();
-        let fds = match socket::try_recv(self.fd(), &mut buffer) {
+        // A copy first: what a process cannot take is for others.
+        let fds = match socket::try_peek(self.fd(), &mut buffer) {
             Ok(socket::Received::Message(_, fds)) => fds,
-            // Without the descriptors that this process could not take: what needs them says so
-            // when it is decoded.
-            Ok(socket::Received::Short(_)) => Vec::new(),
-            _ => return None,
+            Ok(socket::Received::Short(_)) => return Err(handles::no_descriptors()),
+            _ => return Ok(None),
         };
+        socket::discard(self.fd());
         let uids = buffer.get(HEADER..).unwrap_or_default().chunks_exact(8);
         let uids: Vec<u64> = uids.map(bytemuck::pod_read_unaligned).collect();
-        Some(handles::receive(&uids, fds.into_iter()).collect())
+        Ok(Some(handles::receive(&uids, fds.into_iter()).collect()))
     }
 
     /// Throws away what is before the mail of this number; false if it is gone.
@@ -177,11 +180,11 @@ mod tests {
             assert!(post.0.send(1, &objects(1)).expect("send"));
             post.0.ring();
             assert!(post.0.send(5, &sent).expect("send"));
-            let received = post.1.receive(5).expect("it is there");
+            let received = post.1.receive(5).expect("room").expect("it is there");
             let mut uids: Vec<u64> = received.keys().copied().collect();
             uids.sort_unstable();
             assert_eq!(uids, handles::numbers(&sent));
-            assert!(post.1.receive(6).is_none());
+            assert!(post.1.receive(6).expect("room").is_none());
         }
     }
 
@@ -192,15 +195,15 @@ mod tests {
         assert!(b.send(1, &objects(2)).expect("send"));
         drop(b);
         // The kernel tells of the unread bell first.
-        assert_eq!(a.receive(1).expect("it is there").len(), 2);
+        assert_eq!(a.receive(1).expect("room").expect("it is there").len(), 2);
     }
 
     #[test]
     fn a_mail_that_is_gone_leaves_the_next_one_there() {
         let post = Post::to_self().expect("socket");
         assert!(post.send(7, &objects(1)).expect("send"));
-        assert!(post.receive(6).is_none());
-        assert_eq!(post.receive(7).expect("it is there").len(), 1);
+        assert!(post.receive(6).expect("room").is_none());
+        assert_eq!(post.receive(7).expect("room").expect("it is there").len(), 1);
     }
 
     #[test]
@@ -209,9 +212,9 @@ mod tests {
         for garbage in [&[9][..], &[1, 2, 3], &[0xff; 40], &vec![1; socket::MAX_MESSAGE + 1]] {
             socket::send(a.fd(), garbage, &[], false).expect("send");
             assert!(a.send(3, &objects(1)).expect("send"));
-            let received = b.receive(3);
+            let received = b.receive(3).expect("room");
             assert!(received.is_some() || garbage[0] == 1, "{garbage:?}");
-            while b.receive(u64::MAX).is_some() {}
+            while b.receive(u64::MAX).expect("room").is_some() {}
         }
     }
 
@@ -237,7 +240,7 @@ mod tests {
             number += 1;
         }
         assert!(number > 10, "{number}");
-        assert!(post.receive(number - 1).is_some());
+        assert!(post.receive(number - 1).expect("room").is_some());
         assert!(post.send(number, &objects(1)).expect("send"));
     }
 }

@@ -321,9 +321,9 @@ impl<C: Copied> Receiving for In<'_, C> {
         Ok(())
     }
 
-    fn mail(&mut self, number: u64) -> bool {
-        self.mail = self.post.receive(number);
-        self.mail.is_some()
+    fn mail(&mut self, number: u64) -> io::Result<bool> {
+        self.mail = self.post.receive(number)?;
+        Ok(self.mail.is_some())
     }
 
     fn taking(&mut self, next: Next) -> io::Result<()> {

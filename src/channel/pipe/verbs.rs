@@ -160,7 +160,8 @@ macro_rules! receives {
             /// [`is_end_of_file`](crate::Error::is_end_of_file) if nobody can send any more, and
             /// everything was received. [`is_decode`](crate::Error::is_decode) if the message
             /// cannot be decoded; one that is raw bytes is left there for
-            /// [`recv_bytes`](Self::recv_bytes).
+            /// [`recv_bytes`](Self::recv_bytes). [`is_os`](crate::Error::is_os) if it names shared
+            /// objects and this process has too many open files: then it is still there.
             #[inline]
             pub fn recv(&self) -> Result<$message> {
                 loop {

@@ -34,8 +34,8 @@ pub(crate) trait Receiving {
     /// it is, unless it is one of the large ones, which are copied without the lock.
     fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<()>;
     /// Fetches what came under this number; false if it is not there any more. All lower numbers
-    /// are needed no longer.
-    fn mail(&mut self, number: u64) -> bool;
+    /// are needed no longer. An error leaves it, and the item, where they are.
+    fn mail(&mut self, number: u64) -> io::Result<bool>;
     /// This item is about to be taken; it was not, if this is called again or nothing comes. An
     /// error leaves it where it is.
     fn taking(&mut self, _item: Next) -> io::Result<()> {
@@ -169,17 +169,19 @@ impl Ring {
         let segment = self.segment(at.generation)?;
         let (number, is_after_death) = (at.number, turn.is_after_death);
         receiving.taking(Next { number, tag: line.tag, len: line.len, is_after_death })?;
+        if !matches!(line.content, Content::Spilled(_)) {
+            receiving.copy(&Inside::of(segment, at, &line)?)?;
+        }
+        if line.mail != 0 && !receiving.mail(line.mail)? {
+            return self.lose(at);
+        }
         let mut place = None;
+        // After the mail, because a place that is let go is not found again.
         if let Content::Spilled(seat) = line.content {
             place = self.places().take(seat, at.number, line.len);
             if place.is_none() {
                 return self.lose(at);
             }
-        } else {
-            receiving.copy(&Inside::of(segment, at, &line)?)?;
-        }
-        if line.mail != 0 && !receiving.mail(line.mail) {
-            return self.lose(at);
         }
         let Some(moved) = ends::advance(self.head(), at.next()) else {
             return Ok(false);

@@ -29,8 +29,8 @@ impl Receiving for Item {
         self.0 = Some(Bytes::of(bytes)?);
         Ok(())
     }
-    fn mail(&mut self, _: u64) -> bool {
-        false
+    fn mail(&mut self, _: u64) -> io::Result<bool> {
+        Ok(false)
     }
 }
 
@@ -255,8 +255,8 @@ impl Receiving for AfterDeath {
     fn copy(&mut self, _: &impl CopyOut) -> io::Result<()> {
         Ok(())
     }
-    fn mail(&mut self, _: u64) -> bool {
-        false
+    fn mail(&mut self, _: u64) -> io::Result<bool> {
+        Ok(false)
     }
     fn taking(&mut self, item: Next) -> io::Result<()> {
         self.0 = Some(item.is_after_death);
