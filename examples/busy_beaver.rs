@@ -40,7 +40,7 @@ fn extensions(machine: &str, part: usize) -> impl Iterator<Item = String> {
 }
 
 fn main() -> multiproc::Result<()> {
-    let pool = Pool::builder().workers(16).task_timeout(Duration::from_millis(500)).build()?;
+    let pool = Pool::builder().workers(16).task_timeout(Duration::from_secs(2)).build()?;
     let (mut halted, mut stopped, mut most_steps, mut most_ones) = (0, 0, 0, 0);
 
     // From the machine that halts in its second step, grow all others that matter.

@@ -52,7 +52,7 @@ fn main() -> multiproc::Result<()> {
     }
 
     let pool = Pool::builder()
-        .task_timeout(Duration::from_secs(2))
+        .task_timeout(Duration::from_secs(5))
         .memory_limit(1 << 30)
         .core_limit(0)
         .build()?;

@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     );
     assert!((pi - std::f64::consts::PI).abs() < 0.01);
 
-    // A worker that is killed with a job in its hands keeps nobody waiting.
+    // A worker that is killed, with a job in its hands or without, keeps nobody waiting.
     let mut doomed = workers.swap_remove(0);
     doomed.kill()?;
     assert!(doomed.join().is_err());

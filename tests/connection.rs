@@ -7,10 +7,10 @@ use common::temp::TempDir;
 use common::wire::{Raw, header};
 use common::{PATIENCE, watchdog};
 use multiproc::connection::{Address, Client, Connection, Listener};
-use multiproc::{Data, Event, Execution, Mutex, Process};
+use multiproc::{Data, Event, Execution, Mutex, Process, wait};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,9 +96,7 @@ fn messages_of_all_sizes_arrive_whole_and_in_order() {
     let echo = |address: Address| {
         let connection: Connection<Vec<u64>> = connect(&address);
         for _ in SIZES {
-            connection
-                .send_bytes(&connection.recv_bytes(usize::MAX).expect("bytes"))
-                .expect("send");
+            connection.send_bytes(connection.recv_bytes(usize::MAX).expect("bytes")).expect("send");
             connection.send(connection.recv().expect("a value")).expect("send");
         }
     };
@@ -156,11 +154,27 @@ fn a_peer_that_did_not_read_everything_still_leaves_what_it_sent() {
 }
 
 #[test]
+fn a_peer_that_went_without_reading_is_an_error_for_the_writer_too() {
+    watchdog();
+    for (here, there) in [pair::<u32, u32>(), tcp_pair()] {
+        here.send(1).unwrap();
+        assert!(there.poll(PATIENCE).unwrap());
+        drop(there);
+        let error = loop {
+            if let Err(error) = here.send(2) {
+                break error;
+            }
+        };
+        assert!(error.is_closed(), "{error}");
+    }
+}
+
+#[test]
 fn a_message_that_cannot_be_received_spoils_only_itself() {
     watchdog();
     for (here, there) in [pair::<String, String>(), tcp_pair()] {
-        there.send_bytes(&[1; 1000]).unwrap();
-        there.send_bytes(&[2; 10]).unwrap();
+        there.send_bytes([1; 1000]).unwrap();
+        there.send_bytes([2; 10]).unwrap();
         let error = here.recv_bytes(999).unwrap_err();
         assert!(error.is_too_large() && error.to_string().contains("1000 bytes (at most 999"));
         assert_eq!(here.recv_bytes(10).unwrap(), [2; 10]);
@@ -175,9 +189,9 @@ fn a_message_that_cannot_be_received_spoils_only_itself() {
         assert_eq!(here.recv().unwrap(), "z");
 
         let mut small = [0; 3];
-        there.send_bytes(&[3; 4]).unwrap();
+        there.send_bytes([3; 4]).unwrap();
         assert!(here.recv_bytes_into(&mut small).unwrap_err().is_too_large());
-        there.send_bytes(&[4; 3]).unwrap();
+        there.send_bytes([4; 3]).unwrap();
         assert_eq!((here.recv_bytes_into(&mut small).unwrap(), small), (3, [4; 3]));
     }
 }
@@ -209,9 +223,9 @@ fn the_largest_message_is_what_was_set_on_either_side() {
     let client = std::thread::spawn(move || {
         let connection: Connection<()> =
             Client::builder().max_message(2000).connect(address).unwrap();
-        assert!(connection.send_bytes(&[0; 2001]).unwrap_err().is_too_large());
-        connection.send_bytes(&[0; 1001]).unwrap();
-        connection.send_bytes(&[0; 1000]).unwrap();
+        assert!(connection.send_bytes([0; 2001]).unwrap_err().is_too_large());
+        connection.send_bytes([0; 1001]).unwrap();
+        connection.send_bytes([0; 1000]).unwrap();
     });
     let connection: Connection<()> = accept(&listener);
     client.join().unwrap();
@@ -299,8 +313,13 @@ fn the_messages_can_be_gone_through_until_the_end() {
     let rest: Vec<_> = here.iter().collect();
     assert!(matches!(&rest[..], [Err(error)] if error.is_disconnected()), "{rest:?}");
     let (here, there) = pair::<u8, u8>();
+    there.send(7).unwrap();
     drop(there);
-    assert_eq!(here.iter().count(), 0);
+    let mut sum = 0;
+    for number in &here {
+        sum += number.unwrap();
+    }
+    assert_eq!(sum, 7);
 }
 
 #[test]
@@ -402,7 +421,7 @@ fn a_send_to_a_peer_that_does_not_read_gives_up_in_time() {
     assert_eq!(there.recv().unwrap(), 2);
 
     // Of a large one a part goes.
-    let error = here.send_bytes_timeout(&vec![0; 64 << 20], short).unwrap_err();
+    let error = here.send_bytes_timeout(vec![0; 64 << 20], short).unwrap_err();
     assert!(error.is_timeout() && error.execution() == Execution::Unknown, "{error}");
     assert!(here.send(3).unwrap_err().is_disconnected());
     assert!(there.recv_bytes(usize::MAX).unwrap_err().is_disconnected());
@@ -433,7 +452,7 @@ fn closing_wakes_who_waits_in_every_thread() {
     let (here, there) = pair::<u8, u8>();
     std::thread::scope(|scope| {
         let waiting: Vec<_> = (0..3).map(|_| scope.spawn(|| here.recv())).collect();
-        let sending = scope.spawn(|| here.send_bytes(&vec![0; 64 << 20]));
+        let sending = scope.spawn(|| here.send_bytes(vec![0; 64 << 20]));
         assert!(there.poll(PATIENCE).unwrap());
         here.close();
         for waiting in waiting {
@@ -494,6 +513,22 @@ fn accept_tells_who_came_last_and_gives_up_in_time() {
 }
 
 #[test]
+fn a_listener_is_ready_when_a_client_has_knocked_and_when_it_was_closed() {
+    watchdog();
+    let listener = listen(Address::unique().unwrap());
+    assert!(wait(&[&listener], Some(Duration::ZERO)).unwrap().is_empty());
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| connect::<u8, u8>(listener.address()));
+        assert_eq!(wait(&[&listener], Some(PATIENCE)).unwrap(), [0]);
+        accept::<u8, u8>(&listener);
+        client.join().unwrap();
+    });
+    assert!(wait(&[&listener], Some(Duration::ZERO)).unwrap().is_empty());
+    listener.close();
+    assert_eq!(wait(&[&listener], Some(PATIENCE)).unwrap(), [0]);
+}
+
+#[test]
 fn a_thread_that_accepts_does_not_hold_up_the_timeout_of_another() {
     watchdog();
     let listener = Listener::bind(Address::unique().unwrap()).unwrap();
@@ -538,12 +573,31 @@ fn what_would_be_dangerous_has_to_be_asked_for_by_name() {
     client.join().unwrap();
 }
 
+/// A port that is taken, by a socket that does not listen.
+fn port_without_listener() -> (OwnedFd, u16) {
+    // SAFETY: an address of IPv4 is plain numbers, for which all zeros is valid.
+    let mut name: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+    name.sin_family = libc::AF_INET as libc::sa_family_t;
+    name.sin_addr.s_addr = u32::from(std::net::Ipv4Addr::LOCALHOST).to_be();
+    let mut len = size_of_val(&name) as libc::socklen_t;
+    // SAFETY: the descriptor is new, and both calls get a name of that length, which lives.
+    let socket = unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        assert!(fd >= 0 && libc::bind(fd, (&raw const name).cast(), len) == 0);
+        assert_eq!(libc::getsockname(fd, (&raw mut name).cast(), &raw mut len), 0);
+        OwnedFd::from_raw_fd(fd)
+    };
+    (socket, u16::from_be(name.sin_port))
+}
+
 #[test]
 fn an_address_where_nobody_listens_is_an_error_with_the_address() {
     watchdog();
     let scratch = TempDir::new();
     let path = Address::unix(scratch.join("nobody"));
-    for address in [path, Address::unique().unwrap(), "tcp:127.0.0.1:1".parse().unwrap()] {
+    let (_bound, port) = port_without_listener();
+    let tcp = Address::tcp(("127.0.0.1", port)).unwrap();
+    for address in [path, Address::unique().unwrap(), tcp] {
         let error = Client::builder().key(KEY).connect::<u8, u8>(&address).unwrap_err();
         assert!(error.is_os() && error.to_string().contains(&address.to_string()), "{error}");
     }
@@ -877,5 +931,7 @@ fn a_connection_is_readable_for_others_when_it_is_for_itself() {
     assert_eq!(here.recv().unwrap(), 1);
     assert!(!readable() && !here.poll(Duration::ZERO).unwrap());
     drop(there);
+    // A process that another test starts in this moment has it, too, until it executes.
+    assert!(here.poll(PATIENCE).unwrap());
     assert!(readable());
 }

@@ -6,6 +6,7 @@ use common::sync::{finish, start};
 use common::wire::{HELLO, PROOF, Raw, VERDICT, header, hello};
 use common::{PATIENCE, wait_until, watchdog};
 use multiproc::connection::{Address, Client, Connection, Listener, ListenerBuilder};
+use multiproc::{Process, Value};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
@@ -29,11 +30,36 @@ fn come(address: Address) -> u32 {
 /// A client of another process gets in, and a message of it, too.
 #[track_caller]
 fn a_good_client_gets_in(listener: &Listener) {
-    let process = start(come, (listener.address().clone(),));
+    greet(listener, start(come, (listener.address().clone(),)));
+}
+
+/// Accepts this client, and answers it.
+#[track_caller]
+fn greet(listener: &Listener, process: Process<u32>) {
     let connection: Connection<u32> = listener.accept_timeout(PATIENCE).unwrap();
     assert_eq!(connection.recv_timeout(PATIENCE).unwrap(), process.pid());
     connection.send(5).unwrap();
     assert_eq!(finish(process), 5);
+}
+
+/// As [`a_good_client_gets_in`], when the listener has so little patience that the client may be
+/// too late, if the machine has other things to do: then it comes again. How often it was too late.
+#[track_caller]
+fn a_good_client_gets_in_at_last(listener: &Listener) -> u64 {
+    let timed_out = Value::new(0).unwrap();
+    let come_again = |address: Address, timed_out: Value<u64>| {
+        let connection: Connection<u32> = loop {
+            match Client::builder().key(KEY).connect(&address) {
+                Ok(connection) => break connection,
+                Err(error) => assert!(error.is_disconnected(), "{error}"),
+            }
+            *timed_out.lock().expect("nobody dies") += 1;
+        };
+        connection.send(std::process::id()).expect("send");
+        connection.recv_timeout(PATIENCE).expect("an answer")
+    };
+    greet(listener, start(come_again, (listener.address().clone(), timed_out.clone())));
+    timed_out.get().unwrap()
 }
 
 /// Lets the listener deal with whoever knocks until something is so.
@@ -195,7 +221,9 @@ fn what_answers_something_else_is_no_listener_and_what_answers_nothing_is_too_sl
     let client = Client::builder().key(KEY).timeout(Duration::from_millis(5));
     let error = client.connect::<u8, u8>(&address).unwrap_err();
     assert!(error.is_timeout() && error.to_string().contains(&address.to_string()), "{error}");
-    other.accept().unwrap();
+    // Another one: the time may have passed before it knocked, or just after.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = Address::Tcp(other.local_addr().unwrap());
     for (answer, is_stranger) in [(vec![b'x'; HELLO], true), (vec![b'x'; 7], false)] {
         std::thread::scope(|scope| {
             let client = scope.spawn(|| Client::builder().key(KEY).connect::<u8, u8>(&address));
@@ -221,12 +249,17 @@ fn peers_that_say_nothing_or_half_of_it_are_forgotten_in_time() {
         for (raw, count) in half_open.iter_mut().zip([0, 1, 8, HELLO - 1, HELLO]) {
             raw.write_all(&hello(true)[..count]).unwrap();
         }
-        a_good_client_gets_in(&listener);
-        until(&listener, "all are gone", || listener.stats().timed_out == 5);
+        let late = a_good_client_gets_in_at_last(&listener);
+        until(&listener, "all are gone", || listener.stats().timed_out == 5 + late);
         half_open.iter_mut().for_each(Raw::wait_for_end);
         assert_eq!((listener.stats().refused, listener.stats().pending), (0, 0));
-        a_good_client_gets_in(&listener);
+        a_good_client_gets_in_at_last(&listener);
     }
+}
+
+/// Whether a read says only that nothing came in time, or that this process was stopped meanwhile.
+fn is_no_end(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted)
 }
 
 #[test]
@@ -238,22 +271,22 @@ fn a_peer_that_sends_a_byte_at_a_time_has_no_more_time_than_others() {
         let raw = Raw::connect(listener.address()).unwrap();
         std::thread::scope(|scope| {
             // Until it is sent away, one byte after the other of a hello as it should be. The wait
-            // between two of them is one for the end.
+            // between two of them is one for the end. All of it would take ten seconds and more.
             let slow = scope.spawn(|| {
-                let mut raw = raw.patient(Some(Duration::from_millis(3))).unwrap();
+                let mut raw = raw.patient(Some(Duration::from_millis(40))).unwrap();
                 let mut sent = 0;
                 for byte in hello(true) {
                     let gone = raw.write_all(&[byte]).is_err();
                     match raw.read(&mut [0; 1]) {
-                        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && !gone => {}
+                        Err(error) if is_no_end(&error) && !gone => {}
                         _ => break,
                     }
                     sent += 1;
                 }
                 sent
             });
-            a_good_client_gets_in(&listener);
-            until(&listener, "it is gone", || listener.stats().timed_out == 1);
+            let late = a_good_client_gets_in_at_last(&listener);
+            until(&listener, "it is gone", || listener.stats().timed_out == 1 + late);
             assert!(slow.join().unwrap() < HELLO);
         });
     }

@@ -5,7 +5,7 @@
 #[path = "common/events.rs"]
 mod common;
 
-use common::{PATIENCE, Watchdog, is_gone, wait_until};
+use common::{Watchdog, is_gone, wait_until};
 use multiproc::Pool;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -23,7 +23,7 @@ fn main() {
         Ok("idle") => plain_program(true),
         Ok("handler") => program_with_handler(),
         _ => {
-            let _dog = Watchdog::with_patience("ctrl-c", 2 * PATIENCE);
+            let _dog = Watchdog::new("ctrl-c");
             run("ctrl_c_ends_a_program_whose_workers_are_busy", || dies_of_it("plain"));
             run("ctrl_c_ends_a_program_whose_workers_are_idle", || dies_of_it("idle"));
             run("a_program_with_a_handler_drops_its_pool_cleanly", ends_cleanly);

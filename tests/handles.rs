@@ -2,9 +2,13 @@
 
 mod common;
 
-use common::wait_until;
-use multiproc::{FrozenVec, Pool, Process, SharedVec, StartMethod};
+use common::{wait_until, watchdog};
+use multiproc::manager::List;
+use multiproc::{
+    Barrier, FrozenVec, Manager, Pipe, PipeSender, Pool, Process, Queue, SharedVec, StartMethod,
+};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -58,6 +62,7 @@ fn check(package: &Package) {
 
 #[test]
 fn handles_inside_values_travel_to_a_process_and_back() {
+    watchdog();
     for method in [StartMethod::Spawn, StartMethod::ForkServer] {
         let process = Process::builder(repack, (package("z"),)).start_method(method).spawn();
         check(&process.expect("spawn").join().expect("join"));
@@ -66,6 +71,7 @@ fn handles_inside_values_travel_to_a_process_and_back() {
 
 #[test]
 fn handles_inside_values_travel_to_a_pool_and_back() {
+    watchdog();
     let pool = pool(2);
     check(&pool.apply(repack, (package("z"),)).expect("apply"));
     check(&pool.apply_async(repack, (package("z"),)).expect("apply").get().expect("get"));
@@ -81,6 +87,7 @@ fn handles_inside_values_travel_to_a_pool_and_back() {
 
 #[test]
 fn handles_travel_with_values_of_every_size() {
+    watchdog();
     let pool = pool(1);
     for len in [0, 100, 5_000, 70_000, 3_000_000] {
         let back =
@@ -92,6 +99,7 @@ fn handles_travel_with_values_of_every_size() {
 
 #[test]
 fn a_context_and_an_initializer_carry_handles() {
+    watchdog();
     static TABLE: OnceLock<FrozenVec<u64>> = OnceLock::new();
     fn set_up(table: FrozenVec<u64>) {
         TABLE.set(table).expect("once");
@@ -111,6 +119,7 @@ fn a_context_and_an_initializer_carry_handles() {
 
 #[test]
 fn a_worker_passes_handles_on_to_a_pool_of_its_own() {
+    watchdog();
     fn sum(part: FrozenVec<u64>) -> u64 {
         part.iter().sum()
     }
@@ -126,6 +135,7 @@ fn a_worker_passes_handles_on_to_a_pool_of_its_own() {
 
 #[test]
 fn ten_thousand_tasks_with_a_handle_leave_no_descriptor() {
+    watchdog();
     let (pool, v) = (pool(1), frozen(0..10));
     let worker = pool.worker_pids()[0];
     let read = |v: FrozenVec<u64>, index: usize| v[index];
@@ -138,6 +148,7 @@ fn ten_thousand_tasks_with_a_handle_leave_no_descriptor() {
 
 #[test]
 fn what_the_parent_drops_an_idle_worker_drops_too() {
+    watchdog();
     let pool = pool(1);
     let worker = pool.worker_pids()[0];
     let v = frozen(0..1000);
@@ -151,6 +162,7 @@ fn what_the_parent_drops_an_idle_worker_drops_too() {
 
 #[test]
 fn what_a_worker_keeps_outlives_the_parents_handle() {
+    watchdog();
     static KEPT: OnceLock<FrozenVec<u64>> = OnceLock::new();
     let pool = pool(1);
     pool.apply(|v: FrozenVec<u64>| KEPT.set(v).is_ok(), (frozen([1, 2, 3]),)).expect("apply");
@@ -162,6 +174,7 @@ fn what_a_worker_keeps_outlives_the_parents_handle() {
 
 #[test]
 fn results_with_handles_that_nobody_takes_leave_nothing() {
+    watchdog();
     let pool = pool(2);
     let make = |len: u64| frozen(0..len);
     let before = held(std::process::id());
@@ -178,6 +191,7 @@ fn results_with_handles_that_nobody_takes_leave_nothing() {
 
 #[test]
 fn a_value_names_a_bounded_number_of_handles_and_a_map_any_number() {
+    watchdog();
     let pool = pool(2);
     let many: Vec<FrozenVec<u64>> = (0..300).map(|x| frozen([x])).collect();
     let count = |many: Vec<FrozenVec<u64>>| many.len();
@@ -202,6 +216,7 @@ fn a_value_names_a_bounded_number_of_handles_and_a_map_any_number() {
 
 #[test]
 fn the_same_handle_twice_is_one_object() {
+    watchdog();
     let v = frozen([1, 2, 3]);
     let same = |a: FrozenVec<u64>, b: FrozenVec<u64>| a.as_ptr() == b.as_ptr();
     assert!(pool(1).apply(same, (v.clone(), v.clone())).expect("apply"));
@@ -210,6 +225,7 @@ fn the_same_handle_twice_is_one_object() {
 
 #[test]
 fn outside_of_a_message_a_handle_is_an_error() {
+    watchdog();
     let v = frozen([1]);
     postcard::to_stdvec(&v).expect_err("no message");
     postcard::from_bytes::<FrozenVec<u64>>(&[1, 0, 1]).expect_err("no message");
@@ -239,6 +255,7 @@ impl Serialize for Fickle {
 
 #[test]
 fn a_result_that_cannot_be_sent_does_not_spoil_the_next_ones() {
+    watchdog();
     let pool = pool(1);
     for round in 0..3u64 {
         let failed = pool.apply(|| Fickle(frozen([0])), ()).map(drop);
@@ -260,6 +277,7 @@ fn exhaust(spare: usize) -> Vec<fs::File> {
 
 #[test]
 fn a_worker_without_descriptors_gets_the_object_when_it_has_some_again() {
+    watchdog();
     static FILES: Mutex<Vec<fs::File>> = Mutex::new(Vec::new());
     let pool = Pool::builder().workers(1).open_files_limit(64).build().expect("pool");
     let fill = |spare: usize| *FILES.lock().expect("lock") = exhaust(spare);
@@ -278,4 +296,51 @@ fn a_worker_without_descriptors_gets_the_object_when_it_has_some_again() {
     let count = |bytes: Vec<u8>| bytes.len();
     wait_until("the block is sent again", || pool.apply(count, (large.clone(),)).is_ok());
     assert_eq!(pool.stats().restarts, 0);
+}
+
+/// Uses everything once more when its thread ends.
+struct Last {
+    pool: Pool,
+    queue: Queue<(String, FrozenVec<u64>, Option<Barrier>)>,
+    pipe: PipeSender<Vec<String>>,
+    list: List<String>,
+}
+
+impl Last {
+    fn act(&self, when: &str) {
+        let sum = self.pool.apply(|some: FrozenVec<u64>| some.iter().sum(), (frozen([1, 2]),));
+        let sum: u64 = sum.expect("a sum");
+        self.list.push(format!("{when} {sum}")).expect("the manager lives");
+        self.pipe.send(vec![when.to_owned()]).expect("somebody reads");
+        let barrier = Barrier::new(1).expect("memory");
+        self.queue.put((when.to_owned(), frozen([3]), Some(barrier))).expect("it is open");
+        let (name, some, barrier) = self.queue.get().expect("what was put");
+        assert_eq!((name.as_str(), some[0], barrier.is_some()), (when, 3, true));
+    }
+}
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.act("last");
+    }
+}
+
+#[test]
+fn the_destructors_of_a_threads_variables_may_send_and_call() {
+    thread_local! {
+        static LAST: Cell<Option<Last>> = const { Cell::new(None) };
+    }
+    let (manager, queue) = (Manager::start().expect("a manager"), Queue::new().expect("memory"));
+    let (list, (pipe, messages)) = (manager.list().unwrap(), Pipe::one_way().unwrap());
+    let last = Last { pool: pool(1), queue, pipe, list: list.clone() };
+    let thread = std::thread::spawn(move || {
+        // Destroyed after all that comes to be in this thread later.
+        LAST.set(None);
+        last.act("first");
+        LAST.set(Some(last));
+    });
+    thread.join().expect("it ends without a panic");
+    assert_eq!(list.snapshot().unwrap(), ["first 3", "last 3"]);
+    let said: Vec<_> = messages.iter().flat_map(Result::unwrap).collect();
+    assert_eq!(said, ["first", "last"]);
 }

@@ -80,6 +80,11 @@ fn pool() -> Pool {
         .expect("pool")
 }
 
+/// One whose tasks have all the time that they need: what ends them is not the clock.
+fn patient_pool() -> Pool {
+    Pool::builder().workers(2).core_limit(0).build().expect("pool")
+}
+
 fn honest(x: u64) -> u64 {
     x + 1
 }
@@ -331,7 +336,7 @@ fn objects_without_end_are_refused_and_none_is_kept() {
     let scratch = common::Scratch::new();
     let path = scratch.file("sent");
     fs::write(&path, "").expect("write");
-    let pool = pool();
+    let pool = patient_pool();
     let flood = |path: String| -> u64 {
         let file = fs::File::open(path).expect("open");
         // `Objects` with the numbers 1 and 2.
@@ -355,7 +360,7 @@ fn objects_that_lie_about_their_memory_are_errors_of_that_result() {
     use nix::fcntl::{FcntlArg, SealFlag, fcntl};
     use nix::sys::memfd::{MFdFlags, memfd_create};
     let _dog = Watchdog::new("lying objects");
-    let pool = pool();
+    let pool = patient_pool();
     let lie = |seed: u64| {
         let file = memfd_create("lie", MFdFlags::MFD_ALLOW_SEALING).expect("memfd");
         let file = fs::File::from(file);
@@ -392,13 +397,13 @@ fn a_worker_that_closes_its_socket_and_goes_on_is_replaced() {
         unsafe { libc::close(control()) };
         seed
     });
-    assert!(pool.stats().restarts > 0);
+    wait_until("a worker is replaced", || pool.stats().restarts > 0);
 }
 
 #[test]
 fn garbage_in_one_worker_does_not_touch_the_task_of_another() {
     let _dog = Watchdog::new("another's task");
-    let pool = Pool::builder().workers(2).core_limit(0).build().expect("pool");
+    let pool = patient_pool();
     let scratch = common::Scratch::new();
     let (started, go) = (scratch.file("started"), scratch.file("go"));
     let patient = |started: String, go: String| {

@@ -4,7 +4,7 @@
 #[path = "common/events.rs"]
 mod common;
 
-use common::{PATIENCE, append, descendants, wait_until};
+use common::{WATCH, append, descendants, wait_until};
 use multiproc::{Pool, StartMethod};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use std::os::fd::AsRawFd;
 fn main() {
     // A watchdog without a thread: `Fork` needs a process that has only one.
     // SAFETY: alarm has no preconditions; its signal ends this process.
-    unsafe { libc::alarm(4 * PATIENCE.as_secs() as libc::c_uint) };
+    unsafe { libc::alarm(WATCH.as_secs() as libc::c_uint) };
     run("nothing_is_left_after_forked_pools", forked_pools);
     warm_up();
     run("children_inherit_no_descriptors", children_inherit_no_descriptors);

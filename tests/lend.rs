@@ -3,7 +3,7 @@
 mod common;
 
 use common::processes::is_alive;
-use common::wait_until;
+use common::{wait_until, watchdog};
 use multiproc::{AtomicValue, FrozenVec, Pool, SharedVec};
 
 fn pool() -> Pool {
@@ -16,6 +16,7 @@ fn counted(len: usize) -> SharedVec<u64> {
 
 #[test]
 fn each_element_is_changed_once_whatever_the_chunk_length() {
+    watchdog();
     let pool = pool();
     for len in [1, 2, 999, 1000, 1001] {
         for chunk_len in [1, 7, 500, 1000, usize::MAX] {
@@ -31,6 +32,7 @@ fn each_element_is_changed_once_whatever_the_chunk_length() {
 
 #[test]
 fn chunks_know_their_number_and_come_back_in_order() {
+    watchdog();
     let (pool, v) = (pool(), counted(10));
     let firsts = pool.map_chunks_indexed(&v, 4, |number, chunk| (number, chunk[0], chunk.len()));
     assert_eq!(firsts.expect("lend"), [(0, 0, 4), (1, 4, 4), (2, 8, 2)]);
@@ -38,6 +40,7 @@ fn chunks_know_their_number_and_come_back_in_order() {
 
 #[test]
 fn a_context_goes_along() {
+    watchdog();
     let (pool, mut v) = (pool(), counted(6));
     let names = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
     pool.for_each_chunk_mut_with(&10, &mut v, 2, |scale, number, chunk| {
@@ -52,6 +55,7 @@ fn a_context_goes_along() {
 
 #[test]
 fn vectors_are_zipped() {
+    watchdog();
     let (pool, mut sums) = (pool(), counted(100));
     let (a, b) = (counted(100), counted(100).freeze().expect("freeze"));
     pool.for_each_chunk_mut((&mut sums, &a, &b), 9, |(sums, a, b)| {
@@ -70,6 +74,7 @@ fn vectors_are_zipped() {
 
 #[test]
 fn vectors_of_different_lengths_and_chunks_of_nothing_are_errors() {
+    watchdog();
     let (pool, mut v) = (pool(), counted(10));
     let error = pool.for_each_chunk_mut((&mut v, &counted(11)), 2, |_| ()).expect_err("lengths");
     assert!(error.is_invalid_input() && error.to_string().contains("11"), "{error}");
@@ -81,6 +86,7 @@ fn vectors_of_different_lengths_and_chunks_of_nothing_are_errors() {
 
 #[test]
 fn a_slice_of_a_frozen_vector_is_lent() {
+    watchdog();
     let (pool, v) = (pool(), counted(1000).freeze().expect("freeze"));
     let middle: FrozenVec<u64> = v.slice(500..510).expect("slice");
     let sums = pool.map_chunks(&middle, 5, |chunk| chunk.iter().sum::<u64>()).expect("lend");
@@ -89,6 +95,7 @@ fn a_slice_of_a_frozen_vector_is_lent() {
 
 #[test]
 fn a_vector_is_frozen_after_it_was_lent_and_grows_between_loans() {
+    watchdog();
     let (pool, mut v) = (pool(), counted(1000));
     for round in 0..5u64 {
         pool.for_each_chunk_mut(&mut v, 100, |chunk| chunk.iter_mut().for_each(|x| *x += 1))
@@ -104,6 +111,7 @@ fn a_vector_is_frozen_after_it_was_lent_and_grows_between_loans() {
 
 #[test]
 fn a_vector_that_a_worker_made_is_lent_again() {
+    watchdog();
     let pool = pool();
     let mut v: SharedVec<u64> = pool
         .apply(|len: u64| SharedVec::try_from_iter(0..len).expect("memory"), (100,))
@@ -115,6 +123,7 @@ fn a_vector_that_a_worker_made_is_lent_again() {
 
 #[test]
 fn a_panic_in_one_chunk_leaves_the_others_done() {
+    watchdog();
     let (pool, mut v) = (pool(), counted(100));
     let error = pool.for_each_chunk_mut_indexed(&mut v, 10, |number, chunk| {
         assert_ne!(number, 3, "not this one");
@@ -128,6 +137,7 @@ fn a_panic_in_one_chunk_leaves_the_others_done() {
 
 #[test]
 fn a_worker_that_dies_in_its_chunk_costs_that_chunk() {
+    watchdog();
     let (pool, mut v) = (pool(), counted(100));
     let error = pool.for_each_chunk_mut_indexed(&mut v, 10, |number, chunk| {
         chunk[0] = 1000;
@@ -147,6 +157,7 @@ fn a_worker_that_dies_in_its_chunk_costs_that_chunk() {
 
 #[test]
 fn a_chunk_that_killed_its_worker_is_not_run_again_unless_it_was_only_read() {
+    watchdog();
     let pool = Pool::builder().workers(2).retries(3).build().expect("pool");
     let mut v = counted(100);
     let error = pool.for_each_chunk_mut_indexed(&mut v, 10, |number, chunk| {
@@ -169,17 +180,25 @@ fn die() -> bool {
 
 #[test]
 fn a_pool_that_is_terminated_meanwhile_has_let_go_when_the_call_returns() {
+    watchdog();
     let (pool, mut v) = (pool(), counted(1 << 16));
     let pids = pool.worker_pids();
+    let count = AtomicValue::new(0u32).expect("memory");
     std::thread::scope(|scope| {
-        let (pool, v) = (&pool, &mut v);
+        let (pool, v, counted) = (&pool, &mut v, count.clone());
         let lent = scope.spawn(move || {
-            pool.for_each_chunk_mut(v, 1, |chunk| {
+            pool.for_each_chunk_mut_with(&counted, v, 1, |count, number, chunk| {
+                // All of it is never done: it ends when the pool is terminated.
+                if number >= 1000 {
+                    loop {
+                        std::thread::park();
+                    }
+                }
                 chunk[0] += 1;
-                std::thread::yield_now();
+                count.fetch_add(1);
             })
         });
-        wait_until("some chunks are done", || pool.stats().done >= 10 || lent.is_finished());
+        wait_until("some chunks are done", || count.get() >= 10 || lent.is_finished());
         pool.terminate();
         let error = lent.join().expect("thread").expect_err("terminated");
         assert!(error.is_closed() || error.is_cancelled(), "{error}");
@@ -191,6 +210,7 @@ fn a_pool_that_is_terminated_meanwhile_has_let_go_when_the_call_returns() {
 
 #[test]
 fn a_closed_pool_lends_nothing() {
+    watchdog();
     let (pool, mut v) = (pool(), counted(10));
     pool.close();
     let error = pool.for_each_chunk_mut(&mut v, 2, |chunk| chunk.fill(0)).expect_err("closed");

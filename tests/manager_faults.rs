@@ -201,18 +201,18 @@ fn an_object_goes_though_workers_that_had_its_proxy_live_on() {
 #[test]
 fn a_handle_of_a_remote_manager_that_has_ended_says_so_where_it_never_connected() {
     let (manager, address) = bound(Address::tcp("127.0.0.1:0").unwrap());
-    let lead = |address: Address, is_over: multiproc::Event| {
+    let lead = |address: Address, has_list: multiproc::Event, is_over: multiproc::Event| {
         let manager = Manager::connect(address, KEY).expect("a connection");
         let list = manager.list::<u8>().expect("a list");
+        has_list.set();
         is_over.wait();
         let call = |list: List<u8>| list.len().unwrap_err();
         let mut child = Process::spawn(call, (list.clone(),)).expect("a process");
         (child.join().expect("it returns"), list.len().unwrap_err())
     };
-    let is_over = multiproc::Event::new().unwrap();
-    let ready = manager.objects().unwrap();
-    let client = start(lead, (address, is_over.clone()));
-    wait_until("it has connected", || manager.objects().unwrap() > ready);
+    let [has_list, is_over] = [(); 2].map(|()| multiproc::Event::new().unwrap());
+    let client = start(lead, (address, has_list.clone(), is_over.clone()));
+    has_list.wait();
     manager.shutdown();
     is_over.set();
     let (there, here) = finish(client);

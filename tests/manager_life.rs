@@ -56,6 +56,7 @@ fn an_object_stays_while_its_proxy_is_on_its_way() {
     // In an argument: nobody else has one when the process starts to run.
     let look = |list: List<u64>| list.get(0).expect("it lives");
     assert_eq!(finish(start(look, (list,))), Some(5));
+    wait_for_objects(&manager, 0);
     // In a queue, and in a result.
     let queue = manager.queue::<List<u64>>().unwrap();
     queue.put(manager.list_of([6u64]).unwrap()).unwrap();
@@ -137,14 +138,15 @@ fn the_server_ends_with_the_last_handle_of_its_creator() {
 #[test]
 fn anybody_can_shut_a_server_down_and_who_waits_in_it_is_told() {
     let manager = manager();
-    let (pid, queue, ready) =
-        (manager.pid().unwrap(), manager.queue::<u64>().unwrap(), manager.event().unwrap());
-    let wait = |queue: Queue<u64>, ready: Event| {
-        ready.set().expect("the server lives");
+    let (pid, queue) = (manager.pid().unwrap(), manager.queue::<u64>().unwrap());
+    // In shared memory: the server would have to live until it has answered who sets it.
+    let ready = multiproc::Event::new().unwrap();
+    let wait = |queue: Queue<u64>, ready: multiproc::Event| {
+        ready.set();
         queue.get().unwrap_err().is_disconnected()
     };
     let waiter = start(wait, (queue.clone(), ready.clone()));
-    ready.wait().unwrap();
+    assert!(ready.wait_timeout(PATIENCE));
     wait_until_asleep(&waiter);
     finish(start(|manager: Manager| manager.shutdown(), (manager.clone(),)));
     assert!(finish(waiter));

@@ -7,7 +7,7 @@ use common::{PATIENCE, wait_until, watchdog};
 use multiproc::manager::{
     Barrier, Condition, Event, JoinableQueue, List, Lock, Pool, Queue, RLock, Semaphore,
 };
-use multiproc::{Manager, Process};
+use multiproc::{Manager, Process, Shutdown};
 use std::time::Duration;
 
 const SHORT: Duration = Duration::from_millis(20);
@@ -53,6 +53,7 @@ fn a_queue_is_tried_waited_for_closed_and_shut_down() {
     assert!(!queue.try_put(&two).unwrap());
     assert!(queue.put_timeout("two".to_owned(), SHORT).unwrap_err().is_timeout());
     assert_eq!((queue.len().unwrap(), queue.is_full().unwrap()), (1, true));
+    assert_eq!(queue.capacity().unwrap(), Some(1));
     let put = start(|queue: Queue<String>| queue.put("two".to_owned()).is_ok(), (queue.clone(),));
     assert_eq!(queue.get().unwrap(), "one");
     assert!(finish(put));
@@ -64,8 +65,13 @@ fn a_queue_is_tried_waited_for_closed_and_shut_down() {
     assert!(manager.bounded_queue::<u8>(0).unwrap_err().is_invalid_input());
     let queue = manager.queue::<u8>().unwrap();
     queue.put_many([1, 2]).unwrap();
-    queue.shutdown().unwrap();
+    assert_eq!(queue.capacity().unwrap(), None);
+    queue.shutdown(Shutdown::Draining).unwrap();
+    assert!(queue.put(3).unwrap_err().is_closed());
+    assert_eq!(queue.get().unwrap(), 1);
+    queue.shutdown(Shutdown::Immediate).unwrap();
     assert!(queue.get().unwrap_err().is_closed() && queue.is_empty().unwrap());
+    assert_eq!((&queue).into_iter().count(), 0);
 }
 
 #[test]
@@ -335,6 +341,28 @@ fn a_notification_that_a_killed_waiter_did_not_hear_goes_to_the_next() {
         woken
     });
     finish(second);
+}
+
+#[test]
+fn a_notification_for_a_waiter_that_has_just_been_killed_goes_to_the_next() {
+    let manager = manager();
+    for _ in 0..5 {
+        let (lock, changed) = (manager.lock().unwrap(), manager.condition().unwrap());
+        let list = manager.list().unwrap();
+        let [first, second] = [0, 1].map(|who: u32| {
+            let process = start(wait_and_push, (lock.clone(), changed.clone(), list.clone(), who));
+            wait_until("it waits", || {
+                let _guard = lock.lock().expect("nobody dies");
+                list.len().unwrap() == who as usize + 1
+            });
+            process
+        });
+        // The server looks for the dead every now and then, and for this one perhaps not yet.
+        kill(first);
+        changed.notify_one().unwrap();
+        finish(second);
+        assert_eq!(list.snapshot().unwrap(), [0, 1, 101]);
+    }
 }
 
 #[test]

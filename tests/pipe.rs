@@ -3,7 +3,7 @@
 mod common;
 
 use common::sync::{finish, in_time, kill, start, wait_until_asleep};
-use common::{wait_until, watchdog};
+use common::{PATIENCE, wait_until, watchdog};
 use multiproc::{Event, Mutex, Pipe, PipeEnd, PipeReceiver, PipeSender, Pool};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -51,6 +51,7 @@ fn values_come_back_as_they_went_and_in_order() {
 
 #[test]
 fn messages_keep_their_boundaries_whatever_their_size() {
+    watchdog();
     let (here, there) = Pipe::<Vec<u8>>::duplex().expect("pipe");
     let process = start(echo::<Vec<u8>>, (there,));
     for len in [0, 1, 31, 32, 33, 1000, 65_536, 131_064, 131_065, 1 << 20, 16 << 20] {
@@ -72,6 +73,7 @@ fn raw_echo(end: PipeEnd<u8>) -> multiproc::Result<()> {
 
 #[test]
 fn raw_bytes_travel_beside_values_and_each_is_received_as_what_it_is() {
+    watchdog();
     let (here, there) = Pipe::<u8>::duplex().expect("pipe");
     let process = start(raw_echo, (there,));
     for len in [0, 1, 50, 100] {
@@ -91,6 +93,13 @@ fn raw_bytes_travel_beside_values_and_each_is_received_as_what_it_is() {
     assert_eq!(receiver.recv_bytes(3).expect("still there"), [1, 2, 3]);
     assert!(receiver.recv_bytes(9).expect_err("a value").is_decode());
     assert_eq!(receiver.recv().expect("the value"), 7);
+    let error = receiver.recv_bytes_timeout(9, Duration::from_millis(1)).expect_err("none");
+    assert!(error.is_timeout(), "{error}");
+    sender.send_bytes_timeout([4; 9], Duration::ZERO).expect("there is room");
+    assert_eq!(receiver.recv_bytes_timeout(9, Duration::ZERO).expect("it is there"), [4; 9]);
+    let full = |_| sender.send_bytes_timeout([0; 50_000], Duration::ZERO).err();
+    let error = (0..1000).find_map(full).expect("a pipe that is never full");
+    assert!(error.is_timeout(), "{error}");
 }
 
 fn hold(sender: PipeSender<u32>, go: Event) {
@@ -100,6 +109,7 @@ fn hold(sender: PipeSender<u32>, go: Event) {
 
 #[test]
 fn a_reader_gets_what_was_sent_and_then_the_end_of_file() {
+    watchdog();
     for is_killed in [false, true] {
         let (sender, receiver) = Pipe::one_way().expect("pipe");
         let go = Event::new().expect("event");
@@ -127,6 +137,7 @@ fn wait_for_message(receiver: PipeReceiver<u32>) -> bool {
 
 #[test]
 fn a_sleeping_reader_is_woken_by_the_end_of_file() {
+    watchdog();
     let (sender, receiver) = Pipe::one_way().expect("pipe");
     let process = start(wait_for_message, (receiver,));
     wait_until_asleep(&process);
@@ -134,44 +145,50 @@ fn a_sleeping_reader_is_woken_by_the_end_of_file() {
     assert!(finish(process));
 }
 
-fn take_one(receiver: PipeReceiver<Vec<u8>>, go: Event) {
+/// The other end is gone as soon as no process has it. One that another test starts in this moment
+/// has all descriptors of this process until it executes; where nobody else is, in `pipe_killed`,
+/// the news is there at once.
+fn wait_until_closed<T: multiproc::Data>(sender: &PipeSender<T>) {
+    wait_until("nobody reads", || sender.is_closed());
+}
+
+fn take_one(receiver: PipeReceiver<Vec<u8>>, taken: Event, go: Event) {
     receiver.recv().expect("recv");
+    taken.set();
     go.wait();
 }
 
 #[test]
 fn a_writer_is_told_when_nobody_reads() {
+    watchdog();
     let (sender, receiver) = Pipe::<u32>::one_way().expect("pipe");
     sender.send(1).expect("send");
     assert!(!sender.is_closed());
     drop(receiver);
+    wait_until_closed(&sender);
     assert!(sender.send(2).expect_err("nobody reads").is_closed());
-    assert!(sender.is_closed());
 
     for is_killed in [false, true] {
         let (sender, receiver) = Pipe::<Vec<u8>>::one_way().expect("pipe");
-        let go = Event::new().expect("event");
-        let process = start(take_one, (receiver, go.clone()));
+        let [taken, go] = [(); 2].map(|()| Event::new().expect("event"));
+        let process = start(take_one, (receiver, taken.clone(), go.clone()));
         sender.send(vec![1]).expect("send");
-        wait_until("it was received", || {
-            // The reader holds the only other end, and has taken the message when it waits.
-            common::processes::is_asleep(process.pid())
-        });
+        assert!(taken.wait_timeout(PATIENCE), "it was received");
         if is_killed {
             kill(process);
         } else {
             go.set();
             finish(process);
         }
-        // After a kill one message may go unnoticed.
-        let error = (0..2).find_map(|_| sender.send(vec![2]).err());
-        assert!(error.expect("nobody reads").is_closed());
+        wait_until_closed(&sender);
+        assert!(sender.send(vec![2]).expect_err("nobody reads").is_closed());
         assert!(sender.send_bytes([1]).expect_err("nobody reads").is_closed());
     }
 }
 
 #[test]
 fn a_writer_that_waits_for_room_is_told_when_nobody_reads() {
+    watchdog();
     let (sender, receiver) = Pipe::<Vec<u8>>::one_way().expect("pipe");
     while sender.try_send(vec![0; 10_000]).expect("open") {}
     let timeout = sender.send_timeout(vec![0; 10_000], Duration::from_millis(2));
@@ -185,6 +202,7 @@ fn a_writer_that_waits_for_room_is_told_when_nobody_reads() {
 
 #[test]
 fn a_clone_in_another_process_keeps_an_end_open() {
+    watchdog();
     let (sender, receiver) = Pipe::one_way().expect("pipe");
     let go = Event::new().expect("event");
     let process = start(hold, (sender.clone(), go.clone()));
@@ -208,6 +226,7 @@ fn serve(requests: PipeReceiver<(PipeSender<u64>, Mutex<u64>)>) -> multiproc::Re
 
 #[test]
 fn ends_and_locks_travel_inside_of_messages() {
+    watchdog();
     let (requests, receiver) = Pipe::one_way().expect("pipe");
     let process = start(serve, (receiver,));
     let total = Mutex::new(40).expect("mutex");
@@ -223,6 +242,7 @@ fn ends_and_locks_travel_inside_of_messages() {
 
 #[test]
 fn an_end_in_flight_is_open_until_it_is_dropped_with_its_message() {
+    watchdog();
     let (outer, outer_receiver) = Pipe::<PipeSender<u8>>::one_way().expect("pipe");
     let (inner, inner_receiver) = Pipe::<u8>::one_way().expect("pipe");
     outer.send(inner).expect("send");
@@ -239,6 +259,7 @@ fn send_all(sender: PipeSender<(u32, u32)>, who: u32) {
 
 #[test]
 fn several_processes_share_an_end_and_each_message_is_whole() {
+    watchdog();
     let (sender, receiver) = Pipe::one_way().expect("pipe");
     let processes: Vec<_> = (0..3).map(|who| start(send_all, (sender.clone(), who))).collect();
     drop(sender);
@@ -259,6 +280,7 @@ fn double(end: PipeEnd<u64>, number: u64) -> u64 {
 
 #[test]
 fn workers_of_a_pool_talk_through_pipes() {
+    watchdog();
     let pool = Pool::builder().workers(2).build().expect("pool");
     let (here, there) = Pipe::<u64>::duplex().expect("pipe");
     let result = pool.apply_async(double, (there, 21)).expect("apply");
@@ -273,6 +295,7 @@ fn answer(end: PipeEnd<u64>) {
 
 #[test]
 fn a_worker_of_a_pool_keeps_no_end_after_its_task() {
+    watchdog();
     let pool = Pool::builder().workers(1).build().expect("pool");
     for _ in 0..20 {
         let (here, there) = Pipe::<u64>::duplex().expect("pipe");
@@ -284,6 +307,7 @@ fn a_worker_of_a_pool_keeps_no_end_after_its_task() {
 
 #[test]
 fn the_last_message_of_a_side_that_did_not_listen_comes_with_its_objects() {
+    watchdog();
     let (near, far) = Pipe::<Mutex<u32>>::duplex().expect("pipe");
     near.send(Mutex::new(1).expect("mutex")).expect("send");
     far.send(Mutex::new(2).expect("mutex")).expect("send");
@@ -325,6 +349,7 @@ impl<'de> Deserialize<'de> for Odd {
 
 #[test]
 fn a_message_may_use_its_own_pipe_while_it_is_encoded_and_decoded() {
+    watchdog();
     let (sender, receiver) = own_pipe();
     sender.send(Odd(2)).expect("send");
     sender.send(Odd(99)).expect("send");
@@ -340,13 +365,8 @@ fn nothing(end: PipeEnd<u8>) {
 
 #[test]
 fn two_gibibytes_arrive_intact() {
-    let available = std::fs::read_to_string("/proc/meminfo").expect("meminfo");
-    let kibibytes: u64 = available
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))
-        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok())
-        .expect("MemAvailable");
-    if kibibytes < 10 << 20 {
+    watchdog();
+    if !common::has_memory(10) {
         println!("skipped: 10 GiB of memory are needed");
         return;
     }
@@ -358,6 +378,7 @@ fn two_gibibytes_arrive_intact() {
     assert_eq!(finish(process), (1 << 28, (0..1u64 << 28).fold(0, mix)));
     let (here, there) = Pipe::<u8>::duplex().expect("pipe");
     finish(start(nothing, (there,)));
+    wait_until("nobody reads", || here.is_closed());
     assert!(here.send(1).is_err());
 }
 

@@ -13,6 +13,8 @@ fn main() -> ExitCode {
         cases![
             a_forked_child_has_the_same_ends,
             a_forked_child_keeps_what_it_inherited_open,
+            a_forked_child_closes_what_its_parent_keeps_and_then_sees_its_end,
+            closing_wakes_who_waits_in_the_same_process,
             a_child_that_is_killed_keeps_nothing_open,
             large_messages_and_ends_come_from_a_forked_child,
         ],
@@ -54,6 +56,33 @@ fn a_forked_child_keeps_what_it_inherited_open() {
     assert!(in_time(|| receiver.recv()).unwrap_err().is_end_of_file());
 }
 
+fn a_forked_child_closes_what_its_parent_keeps_and_then_sees_its_end() {
+    let (near, far) = Pipe::<Vec<u8>>::duplex().unwrap();
+    let parents = near.clone();
+    let child = move || {
+        parents.close().unwrap();
+        assert!(parents.is_closed() && parents.send(vec![]).unwrap_err().is_closed());
+        far.iter().map(|message| message.unwrap().len()).sum::<usize>()
+    };
+    let mut child = Process::fork(child).spawn().unwrap();
+    for len in [1, 10, 1 << 20] {
+        near.send(vec![7; len]).unwrap();
+    }
+    assert!(!near.is_closed());
+    drop(near);
+    assert_eq!(in_time(|| child.join()).unwrap(), (1 << 20) + 11);
+}
+
+fn closing_wakes_who_waits_in_the_same_process() {
+    let (near, far) = Pipe::<u8>::duplex().unwrap();
+    std::thread::scope(|scope| {
+        let waits = [&near, &far].map(|end| scope.spawn(|| in_time(|| end.recv())));
+        near.close().unwrap();
+        let ends = waits.map(|wait| wait.join().unwrap());
+        assert!(ends.into_iter().all(|end| end.unwrap_err().is_end_of_file()));
+    });
+}
+
 fn a_child_that_is_killed_keeps_nothing_open() {
     let (sender, receiver) = Pipe::<u32>::one_way().unwrap();
     let (ready, theirs) = (Event::new().unwrap(), Event::new().unwrap());
@@ -68,7 +97,8 @@ fn a_child_that_is_killed_keeps_nothing_open() {
     sender.send(1).expect("the child has the other end, too");
     child.kill().unwrap();
     assert!(child.join().is_err());
-    assert!(in_time(|| (0..2).find_map(|_| sender.send(2).err())).unwrap().is_closed());
+    assert!(sender.is_closed());
+    assert!(in_time(|| sender.send(2)).unwrap_err().is_closed());
 }
 
 fn large_messages_and_ends_come_from_a_forked_child() {

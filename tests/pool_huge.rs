@@ -3,7 +3,7 @@
 #[path = "common/events.rs"]
 mod common;
 
-use common::{PATIENCE, Watchdog};
+use common::Watchdog;
 use multiproc::Pool;
 
 const LEN: usize = 2_200_000_000;
@@ -32,7 +32,7 @@ fn available_bytes() -> u64 {
 
 #[test]
 fn an_argument_of_more_than_two_gigabytes_arrives_whole() {
-    let _dog = Watchdog::with_patience("2.2 GB", 3 * PATIENCE);
+    let _dog = Watchdog::new("2.2 GB");
     if available_bytes() < 9 << 30 {
         println!("skipped: less than 9 GiB of memory are available");
         return;

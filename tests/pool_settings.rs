@@ -214,7 +214,7 @@ fn a_slow_initializer_of_a_replacement_holds_up_neither_the_others_nor_the_end()
     let pool = build(
         Pool::builder()
             .workers(2)
-            .task_timeout(Duration::from_millis(500))
+            .task_timeout(Duration::from_secs(5))
             .initializer(slow_in_replacements, (flag.clone(), go)),
     );
     raise(&flag);
@@ -310,7 +310,7 @@ fn a_worker_with_too_much_memory_is_replaced_after_its_item() {
 #[test]
 fn an_item_that_takes_too_long_fails_alone_and_its_worker_is_replaced() {
     let _dog = Watchdog::new("task timeout");
-    let pool = build(Pool::builder().workers(2).task_timeout(Duration::from_secs(1)));
+    let pool = build(Pool::builder().workers(2).task_timeout(Duration::from_secs(4)));
     let victims: Vec<u32> = pool.worker_pids();
     let hangs_at_3 = |x: u64| {
         if x == 3 {
@@ -325,7 +325,7 @@ fn an_item_that_takes_too_long_fails_alone_and_its_worker_is_replaced() {
             3 => {
                 let error = result.expect_err("too long");
                 assert!(error.is_timeout(), "{error:?}");
-                assert!(error.to_string().contains("1s"), "{error}");
+                assert!(error.to_string().contains("4s"), "{error}");
                 assert_eq!(error.execution(), Execution::Unknown);
             }
             _ => assert_eq!(result.expect("value"), x as u64),
@@ -354,8 +354,7 @@ fn a_timeout_is_not_retried() {
     let _dog = Watchdog::new("timeout and retries");
     let scratch = Scratch::new();
     let log = scratch.file("log");
-    let pool =
-        build(Pool::builder().workers(1).task_timeout(Duration::from_millis(200)).retries(5));
+    let pool = build(Pool::builder().workers(1).task_timeout(Duration::from_secs(3)).retries(5));
     let hangs = |log: String| {
         append(&log, "run");
         loop {

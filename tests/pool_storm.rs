@@ -3,7 +3,7 @@
 #[path = "common/events.rs"]
 mod common;
 
-use common::{Dice, PATIENCE, Watchdog};
+use common::{Dice, Watchdog};
 use multiproc::{Error, Pool};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -169,7 +169,7 @@ fn seed() -> u64 {
 
 #[test]
 fn everything_at_once_comes_to_an_end() {
-    let _dog = Watchdog::with_patience("storm", 5 * PATIENCE);
+    let _dog = Watchdog::new("storm");
     for workers in 1..=3 {
         storm(workers, 8, rounds(), None, false, seed());
     }
@@ -177,7 +177,7 @@ fn everything_at_once_comes_to_an_end() {
 
 #[test]
 fn everything_at_once_comes_to_an_end_in_a_full_pool() {
-    let _dog = Watchdog::with_patience("storm in a full pool", 5 * PATIENCE);
+    let _dog = Watchdog::new("storm in a full pool");
     for workers in 1..=3 {
         storm(workers, 8, rounds(), Some(5 * workers as u64), false, seed() + 500);
     }
@@ -185,7 +185,7 @@ fn everything_at_once_comes_to_an_end_in_a_full_pool() {
 
 #[test]
 fn everything_at_once_comes_to_an_end_although_workers_die() {
-    let _dog = Watchdog::with_patience("storm with deaths", 5 * PATIENCE);
+    let _dog = Watchdog::new("storm with deaths");
     for workers in 1..=3 {
         storm(workers, 6, rounds(), Some(100), true, seed() + 900);
     }

@@ -301,9 +301,10 @@ fn a_simple_queue_has_four_verbs() {
         queue.close();
     };
     finish(start(put, (queue.clone(),)));
-    assert!(!queue.empty());
+    assert!(!queue.is_empty());
     assert_eq!([queue.get().unwrap().0, queue.get().unwrap().0], [1, 2]);
-    assert!(queue.empty() && queue.get().expect_err("closed").is_closed());
+    assert!(queue.is_empty() && queue.empty());
+    assert!(queue.get().expect_err("closed").is_closed());
 }
 
 #[test]

@@ -5,8 +5,8 @@ mod common;
 use common::sync::{finish, finish_all, in_time, kill, start};
 use common::{PATIENCE, wait_until, watchdog};
 use multiproc::{
-    Event, FrozenVec, JoinableQueue, Latch, LifoQueue, Mutex, PriorityQueue, Queue, SharedVec,
-    SimpleQueue, Value,
+    Error, Event, FrozenVec, JoinableQueue, Latch, LifoQueue, Mutex, Pipe, PipeReceiver,
+    PriorityQueue, Queue, SharedVec, SimpleQueue, Value,
 };
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -139,26 +139,34 @@ fn a_queue_with_as_many_objects_as_the_kernel_carries_counts_as_full() {
 }
 
 #[test]
-fn a_process_with_too_many_open_files_loses_that_item_and_no_other() {
+fn an_item_for_which_a_process_has_too_many_open_files_stays_there() {
     watchdog();
-    let queue = Queue::<Value<u32>>::new().unwrap();
-    (0..3).for_each(|number| queue.put(Value::new(number).unwrap()).unwrap());
-    let take = |queue: Queue<Value<u32>>| {
-        let files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
-        let error = queue.get().expect_err("no descriptor is left");
-        drop(files);
-        (error.is_decode(), error.to_string(), queue.get().is_ok())
-    };
-    let limited = move |queue: Queue<Value<u32>>| {
+    fn take(queue: Queue<(Value<u32>, Vec<u8>)>, receiver: PipeReceiver<Value<u32>>) -> String {
         let limit = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
         // SAFETY: the pointer is to a live structure.
         unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
-        take(queue)
-    };
-    let (is_decode, text, next) = finish(start(limited, (queue.clone(),)));
-    assert!(is_decode && next, "{text}");
-    assert!(text.contains("open files"), "{text}");
-    assert_eq!(queue.get().unwrap().get().unwrap(), 2);
+        let files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+        let errors = [queue.get().map(drop), queue.try_get().map(drop), receiver.recv().map(drop)];
+        drop(files);
+        let first = queue.get().and_then(|(value, _)| value.get()).expect("it is still there");
+        let message = receiver.recv().and_then(|value| value.get()).expect("it is still there");
+        assert_eq!((first, message), (0, 7));
+        let text = |error: Error| error.is_os().then(|| error.to_string()).expect("its own error");
+        errors.map(|error| text(error.expect_err("no descriptor is left"))).join(";")
+    }
+    // An item in the ring, and one that has a place of its own.
+    for len in [0, 1 << 18] {
+        let (queue, (sender, receiver)) = (Queue::new().unwrap(), Pipe::one_way().unwrap());
+        for number in 0..2 {
+            queue.put((Value::new(number).unwrap(), vec![1; len])).unwrap();
+        }
+        sender.send(Value::new(7).unwrap()).unwrap();
+        let text = finish(start(take, (queue.clone(), receiver)));
+        assert_eq!(text.matches("open files").count(), 3, "{text}");
+        let (second, bytes) = queue.get().unwrap();
+        assert_eq!((second.get().unwrap(), bytes), (1, vec![1; len]));
+        assert_eq!(queue.stats().lost, 0);
+    }
 }
 
 #[test]

@@ -137,15 +137,20 @@ fn library(code: &str) -> Option<(TempDir, PathBuf)> {
 
 #[track_caller]
 fn fails(code: &str, check: impl Fn(&Error)) {
+    fails_within(common::PATIENCE, code, check);
+}
+
+#[track_caller]
+fn fails_within(timeout: Duration, code: &str, check: impl Fn(&Error)) {
     let Some((_directory, library)) = library(code) else { return };
     let builder = Process::builder(square, (3,)).stderr(Stdio::Null);
-    let builder = builder.env("LD_PRELOAD", &library).start_timeout(Duration::from_millis(300));
+    let builder = builder.env("LD_PRELOAD", &library).start_timeout(timeout);
     let error = builder.spawn().expect_err("the child goes wrong");
     check(&error);
     assert_eq!(error.execution(), Execution::NotStarted);
     nothing_is_left();
     let builder = Pool::builder().workers(3).env("LD_PRELOAD", &library);
-    let error = builder.start_timeout(Duration::from_millis(300)).build();
+    let error = builder.start_timeout(timeout).build();
     check(&error.expect_err("the workers go wrong"));
     nothing_is_left();
 }
@@ -173,7 +178,7 @@ fn a_child_without_memory_ends_before_hello() {
 fn a_child_that_never_says_hello_is_killed_at_the_start_timeout() {
     let sleeps = "#include <unistd.h>
         __attribute__((constructor)) static void wrong(void) { for (;;) pause(); }";
-    fails(sleeps, |error| {
+    fails_within(Duration::from_millis(300), sleeps, |error| {
         assert!(error.is_timeout() && error.to_string().contains("300ms"), "{error}");
     });
 }

@@ -51,9 +51,9 @@ impl Queue {
         });
     }
 
-    /// Lets them pass one by one, by `hand_over`, and looks how often they slept.
-    fn pass_one_by_one(&self, hand_over: impl Fn()) {
-        let begin = Instant::now();
+    /// Lets them pass one by one, by `hand_over`, and looks how often they slept since `begin`,
+    /// when none of them had come yet.
+    fn pass_one_by_one(&self, begin: Instant, hand_over: impl Fn()) {
         for count in 1..=WAITERS {
             self.allowed.set(count);
             hand_over();
@@ -78,7 +78,7 @@ impl Queue {
 #[test]
 fn a_lock_that_is_given_back_wakes_one_of_a_hundred() {
     watchdog();
-    let queue = Queue::new();
+    let (begin, queue) = (Instant::now(), Queue::new());
     let guard = queue.lock.lock().unwrap();
     let wait = |queue: Queue| {
         queue.in_threads(|slept| {
@@ -98,14 +98,14 @@ fn a_lock_that_is_given_back_wakes_one_of_a_hundred() {
     let processes = [(); PROCESSES as usize].map(|()| start(wait, (queue.clone(),)));
     queue.wait_for_all_to_come();
     drop(guard);
-    queue.pass_one_by_one(|| ());
+    queue.pass_one_by_one(begin, || ());
     finish_all(processes);
 }
 
 #[test]
 fn notify_one_wakes_one_of_a_hundred() {
     watchdog();
-    let queue = Queue::new();
+    let (begin, queue) = (Instant::now(), Queue::new());
     let wait = |queue: Queue| {
         queue.in_threads(|slept| {
             let guard = queue.lock.lock().expect("nobody dies");
@@ -120,6 +120,6 @@ fn notify_one_wakes_one_of_a_hundred() {
     let processes = [(); PROCESSES as usize].map(|()| start(wait, (queue.clone(),)));
     queue.wait_for_all_to_come();
     drop(queue.lock.lock().unwrap());
-    queue.pass_one_by_one(|| queue.condition.notify_one());
+    queue.pass_one_by_one(begin, || queue.condition.notify_one());
     finish_all(processes);
 }

@@ -222,6 +222,8 @@ fn a_release_wakes_one_of_a_hundred_sleepers_and_not_all() {
     watchdog();
     let places = Semaphore::new(0).unwrap();
     let passed = AtomicU32::new(0);
+    // They begin to look before the last of them has come.
+    let start = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..100 {
             scope.spawn(|| {
@@ -231,7 +233,6 @@ fn a_release_wakes_one_of_a_hundred_sleepers_and_not_all() {
                 passed.fetch_add(1, Ordering::Relaxed);
             });
         }
-        let start = Instant::now();
         for count in 1..=100 {
             places.release(1).unwrap();
             wait_until("one more has passed", || passed.load(Ordering::Relaxed) == count);

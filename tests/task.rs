@@ -44,6 +44,7 @@ fn pool() -> Pool {
 
 #[test]
 fn names_are_module_path_and_function_or_what_the_attribute_says() {
+    watchdog();
     let mut names: Vec<_> = tasks().iter().map(TaskInfo::name).collect();
     names.sort_unstable();
     let expected = [
@@ -58,6 +59,7 @@ fn names_are_module_path_and_function_or_what_the_attribute_says() {
 
 #[test]
 fn signatures_read_as_they_were_written() {
+    watchdog();
     assert_eq!(task("task::nothing").signature(), "fn() -> ()");
     assert_eq!(task("task::square").signature(), "fn(u64) -> u64");
     assert_eq!(task("task::inner::square").signature(), "fn(f64) -> f64");
@@ -69,6 +71,7 @@ fn signatures_read_as_they_were_written() {
 
 #[test]
 fn signature_hashes_differ_where_signatures_do() {
+    watchdog();
     let mut hashes: Vec<_> = tasks().iter().map(TaskInfo::signature_hash).collect();
     hashes.sort_unstable();
     hashes.dedup();
@@ -84,6 +87,7 @@ fn signature_hashes_differ_where_signatures_do() {
 
 #[test]
 fn a_task_knows_where_it_is_defined() {
+    watchdog();
     let places = tasks().iter().map(TaskInfo::place);
     let lines: Vec<u32> = places
         .map(|place| {
@@ -97,6 +101,7 @@ fn a_task_knows_where_it_is_defined() {
 
 #[test]
 fn the_function_itself_is_unchanged() {
+    watchdog();
     nothing();
     assert_eq!(square(3), 9);
     assert_eq!(inner::square(1.5), 2.25);
@@ -107,6 +112,7 @@ fn the_function_itself_is_unchanged() {
 
 #[test]
 fn tasks_are_called_by_name() {
+    watchdog();
     let pool = pool();
     assert_eq!(pool.apply_named::<_, u64>("task::square", (7u64,)).expect("apply"), 49);
     assert_eq!(pool.apply_named::<_, f64>("task::inner::square", (0.5f64,)).expect("apply"), 0.25);
@@ -120,12 +126,14 @@ fn tasks_are_called_by_name() {
 
 #[test]
 fn an_unknown_name_is_an_error_that_names_it() {
+    watchdog();
     let error = pool().apply_named::<_, ()>("task::missing", ()).expect_err("unknown");
     assert!(error.is_invalid_input() && error.to_string().contains("task::missing"), "{error}");
 }
 
 #[test]
 fn a_wrong_signature_is_an_error_that_names_both_places() {
+    watchdog();
     let pool = pool();
     let refused = |error: Error, line: u32, called_with: &str| {
         let text = error.to_string();
@@ -159,6 +167,7 @@ impl<const BY: u64> Shifted<BY> {
 
 #[test]
 fn generic_functions_work_where_they_are_monomorphised() {
+    watchdog();
     let pool = pool();
     assert_eq!(pool.apply(largest::<u32>, (vec![3, 9, 2],)).expect("apply"), 9);
     let texts = vec!["pear".to_owned(), "apple".to_owned()];
@@ -178,6 +187,7 @@ fn call_generic<T: PartialOrd + Default + multiproc::Data>(pool: &Pool, values: 
 
 #[test]
 fn closures_methods_constructors_and_foreign_functions_are_functions_too() {
+    watchdog();
     let pool = pool();
     assert_eq!(pool.apply(|x: u64| x + 1, (1,)).expect("a closure"), 2);
     assert_eq!(pool.apply(str::len_of, ("four".to_owned(),)).expect("a method"), 4);

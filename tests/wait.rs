@@ -60,6 +60,7 @@ fn each_kind_is_reported_when_it_is_ready_and_not_before() {
 
 #[test]
 fn a_sleeping_wait_is_woken_by_another_process() {
+    watchdog();
     let queues: Vec<_> = (0..3).map(|_| Queue::<u32>::new().expect("queue")).collect();
     let go = Event::new().expect("event");
     let process = start(put_when, (queues[2].clone(), go.clone()));
@@ -77,6 +78,7 @@ fn hold(end: PipeEnd<u32>) {
 
 #[test]
 fn the_end_of_a_peer_is_news() {
+    watchdog();
     for is_killed in [false, true] {
         let (near, far) = Pipe::<u32>::duplex().expect("pipe");
         let process = start(hold, (far,));
@@ -107,6 +109,7 @@ fn feed(queues: Vec<Queue<u64>>, from: u64) {
 
 #[test]
 fn nothing_is_missed_while_several_wait_for_several() {
+    watchdog();
     let queues: Vec<_> = (0..3).map(|_| Queue::<u64>::new().expect("queue")).collect();
     let feeders: Vec<_> = (0..2).map(|who| start(feed, (queues.clone(), who * 500))).collect();
     let taken = std::sync::Mutex::new(Vec::new());
@@ -141,6 +144,7 @@ fn take(queue: Queue<Mutex<u8>>) -> u8 {
 
 #[test]
 fn waiting_takes_nothing_from_those_who_get() {
+    watchdog();
     let queue = Queue::new().expect("queue");
     let process = start(take, (queue.clone(),));
     wait_until_asleep(&process);
@@ -156,6 +160,7 @@ fn waiting_takes_nothing_from_those_who_get() {
 
 #[test]
 fn no_object_at_all_is_a_wait_for_the_timeout() {
+    watchdog();
     assert!(wait(&[], Some(Duration::from_millis(1))).expect("wait").is_empty());
     let receiver: PipeReceiver<u8> = Pipe::one_way().expect("pipe").1;
     assert_eq!(wait(&[&receiver, &receiver], None).expect("its sender is gone"), [0, 1]);

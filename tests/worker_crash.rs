@@ -1,5 +1,8 @@
 //! A worker that crashes is reported as that: nothing else is made of the way its end is noticed.
 
+mod common;
+
+use common::watchdog;
 use multiproc::Pool;
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -12,6 +15,7 @@ fn abort_at_seven(x: u64) -> u64 {
 
 #[test]
 fn a_crash_is_called_a_death_with_its_signal() {
+    watchdog();
     let pool = Pool::builder().workers(2).core_limit(0).build().unwrap();
     for _ in 0..CRASHES {
         let error = pool.apply(abort_at_seven, (7,)).unwrap_err();
@@ -23,6 +27,7 @@ fn a_crash_is_called_a_death_with_its_signal() {
 
 #[test]
 fn the_items_that_a_worker_finished_before_its_crash_come_back() {
+    watchdog();
     let pool = Pool::builder().workers(2).core_limit(0).build().unwrap();
     let chunks = pool.chunks_of(8).unwrap();
     for (x, result) in chunks.imap(abort_at_seven, 0..8 * CRASHES as u64).unwrap().enumerate() {
@@ -44,6 +49,7 @@ fn crash_once(mark: PathBuf) -> bool {
 
 #[test]
 fn an_item_whose_worker_crashed_is_retried_if_asked() {
+    watchdog();
     let pool = Pool::builder().workers(2).core_limit(0).retries(1).build().unwrap();
     let mark = |index| format!("multiproc-crash-once-{}-{index}", std::process::id());
     let marks = (0..CRASHES).map(|index| std::env::temp_dir().join(mark(index)));

@@ -29,8 +29,9 @@ pub(super) fn encoded<T: Data, R>(
     if let Some((header, body)) = bulk_parts(item) {
         return put([header.bytes(), body], Carried::new());
     }
-    // Whoever puts something while it is encoded finds no memory here, and takes new.
-    let mut bytes = SCRATCH.take();
+    // Whoever puts something while it is encoded finds no memory here, and takes new; as does who
+    // puts it in the destructor of a thread's variable.
+    let mut bytes = SCRATCH.try_with(Cell::take).unwrap_or_default();
     bytes.clear();
     let ((), carried) = naming(|| encode_value(item, &mut bytes)).map_err(|error| match error {
         NotEncoded::Refused(what) => not_encoded(&what),
@@ -38,7 +39,7 @@ pub(super) fn encoded<T: Data, R>(
     })?;
     let result = put([&bytes, &[]], carried);
     if bytes.capacity() <= KEPT {
-        SCRATCH.set(bytes);
+        let _ = SCRATCH.try_with(|scratch| scratch.set(bytes));
     }
     result
 }
@@ -105,4 +106,38 @@ pub(super) fn decode<T: Data>(bytes: &[u8], received: Received) -> Result<T> {
 fn not_decoded(NotDecoded(what): NotDecoded) -> Error {
     let kind = Kind::Decode(Execution::Failed);
     Error::new(kind, format!("an item was taken that could not be decoded: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Queue;
+    use std::cell::RefCell;
+    use std::thread;
+
+    /// Puts a last item when it is dropped.
+    struct Last(Queue<String>);
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            self.0.put("the last one".to_owned()).expect("it is open");
+        }
+    }
+
+    thread_local! {
+        static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
+    }
+
+    #[test]
+    fn what_is_dropped_at_the_very_end_of_a_thread_can_put_an_item() {
+        let queue = Queue::new().expect("a queue");
+        let puts = queue.clone();
+        let thread = thread::spawn(move || {
+            // Made first, so it goes last.
+            LAST.set(Some(Last(puts.clone())));
+            puts.put("one".to_owned()).expect("it is open");
+        });
+        thread.join().expect("join");
+        assert_eq!(queue.get().expect("an item"), "one");
+        assert_eq!(queue.try_get().expect("open").as_deref(), Some("the last one"));
+    }
 }

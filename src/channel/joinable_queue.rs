@@ -1,11 +1,10 @@
 use super::line::{self, Line, QueueStats, Shutdown, queue_travels, verbs};
-use super::ringed::{OWN, Ringed};
+use super::ringed::Ringed;
 use super::unfinished::{Account, TooMany};
 use crate::shm::memory::Kind;
 use crate::shm::owner::{self, Look};
-use crate::shm::ring::Ring;
-use crate::shm::ring::Room;
-use crate::shm::seats::{Seats, TABLE};
+use crate::shm::ring::{HEADER, Next, Ring, SPARE};
+use crate::shm::seats::{EXAMINED, SEATS, Seats, TABLE};
 use crate::sys::clock::Deadline;
 use crate::wire::post::Post;
 use crate::{Data, Error, Result};
@@ -15,11 +14,11 @@ use std::time::Duration;
 
 const KIND: Kind = Kind::new("multiproc-joinable-queue");
 /// The word on which those sleep who join.
-const BELL: usize = OWN;
+const BELL: usize = SPARE;
 /// How many items processes had that died before they were done.
-const ABANDONED: usize = OWN + 8;
-const SEATS_AT: usize = OWN + 64;
-const _: () = assert!(SEATS_AT + TABLE <= 64 * 1024, "the words end with the ring's header");
+const ABANDONED: usize = SPARE + 8;
+const SEATS_AT: usize = SPARE + 64;
+const _: () = assert!(SEATS_AT + TABLE <= HEADER, "the words end with the ring's header");
 
 /// A [`Queue`](crate::Queue) that knows which items are done, so that one can wait until all are:
 /// Python's `multiprocessing.JoinableQueue`.
@@ -64,37 +63,18 @@ impl<T> Clone for Joinable<T> {
     }
 }
 
-queue_travels!([T: Data] JoinableQueue<T>, queue => queue.0.0, from => Ringed::deserialize(KIND, from).map(Joinable).map(Self));
+queue_travels!(
+    [T: Data] JoinableQueue<T>,
+    queue => queue.0.0,
+    from => Ringed::deserialize(KIND, from).map(Joinable).map(Self)
+);
 
-verbs!([T: Data] JoinableQueue<T>);
+verbs!([T: Data] JoinableQueue<T>, capacity => Ringed::create(KIND, capacity).map(Joinable));
 
 impl<T: Data> JoinableQueue<T> {
     /// For those who wait on descriptors.
     pub(super) fn parts(&self) -> Result<(&Ring, &Post)> {
         self.0.0.parts()
-    }
-
-    /// Makes a queue for as many items as there is memory for.
-    ///
-    /// # Errors
-    /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
-    /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
-    pub fn new() -> Result<Self> {
-        Self::create(Room::Unlimited)
-    }
-
-    /// Makes a queue for so many items at most.
-    ///
-    /// # Errors
-    /// [`is_invalid_input`](crate::Error::is_invalid_input) if that is 0; else as
-    /// [`new`](Self::new).
-    pub fn bounded(capacity: usize) -> Result<Self> {
-        line::checked_capacity(capacity).map(Room::Items).and_then(Self::create)
-    }
-
-    fn create(room: Room) -> Result<Self> {
-        let ringed = Ringed::create(KIND, room).map_err(|error| line::not_made("queue", error))?;
-        Ok(Self(Joinable(ringed)))
     }
 
     /// Says that an item, which this process has taken, is done.
@@ -106,7 +86,8 @@ impl<T: Data> JoinableQueue<T> {
         match self.0.account().done(owner::my_process()) {
             true => Ok(()),
             false => Err(Error::invalid(
-                "task_done() was called more often than this process has taken items from the queue",
+                "task_done() was called more often than this process has taken items from the \
+                 queue",
             )),
         }
     }
@@ -123,7 +104,7 @@ impl<T: Data> JoinableQueue<T> {
     /// # Errors
     /// [`is_timeout`](Error::is_timeout) if some were not done all the time.
     pub fn join_timeout(&self, timeout: Duration) -> Result<()> {
-        match self.0.join_until(line::after(timeout)) {
+        match self.0.join_until(Deadline::after(timeout)) {
             true => Ok(()),
             false => Err(line::timeout("end of all items of the queue", timeout)),
         }
@@ -160,8 +141,26 @@ impl<T: Data> Joinable<T> {
         }
     }
 
+    /// As [`settle`](Self::settle), with a look at every seat.
+    fn settle_all(&self) {
+        for _ in 0..SEATS.div_ceil(EXAMINED) {
+            self.settle(Look::Close);
+        }
+    }
+
     fn join_until(&self, deadline: Deadline) -> bool {
         self.account().wait(deadline, || self.ends(), |look| self.settle(look))
+    }
+
+    /// Takes an item into this process's hands, unless they are full.
+    fn take(&self, deadline: Deadline) -> std::result::Result<Result<Option<T>>, TooMany> {
+        let mut noting = Noting { account: self.account(), noted: None, refused: None };
+        let got = self.0.get_noting(|item| noting.note(item), deadline);
+        if !matches!(got, Ok(Some(_))) {
+            // There was none, or nobody can deal with it any more.
+            noting.forget();
+        }
+        noting.refused.map_or(Ok(got), Err)
     }
 }
 
@@ -182,9 +181,15 @@ impl Noting<'_> {
     }
 
     /// This item is about to be taken.
-    fn note(&mut self, number: u64) -> io::Result<()> {
+    fn note(&mut self, item: Next) -> io::Result<()> {
         self.forget();
-        match self.account.taking(owner::my_process(), number) {
+        if item.is_after_death {
+            self.account.pass_on(item.number, |owner, look| {
+                // A thread is about to settle what such a process had.
+                !owner::is_process(owner) || owner::is_dead(owner, look)
+            });
+        }
+        match self.account.taking(owner::my_process(), item.number) {
             Ok(seat) => {
                 self.noted = Some(seat);
                 Ok(())
@@ -203,21 +208,23 @@ impl<T: Data> Line<T> for Joinable<T> {
     }
 
     fn get_until(&self, deadline: Deadline) -> Result<Option<T>> {
-        let mut noting = Noting { account: self.account(), noted: None, refused: None };
-        let got = self.0.get_noting(|number| noting.note(number), deadline);
-        if !matches!(got, Ok(Some(_))) {
-            // There was none, or nobody can deal with it any more.
-            noting.forget();
+        let mut taken = self.take(deadline);
+        if matches!(taken, Err(TooMany::Processes)) {
+            // Otherwise only who joins looks for the dead, and perhaps nobody does.
+            self.settle_all();
+            taken = self.take(deadline);
         }
-        match noting.refused {
-            None => got,
-            Some(TooMany::Items) => Err(Error::invalid(
-                "this process has taken 16 million items and called task_done() for none of them",
-            )),
-            Some(TooMany::Processes) => Err(Error::invalid(
-                "1,024 processes have taken items from the queue and live, so no other one can",
-            )),
-        }
+        taken.unwrap_or_else(|why| {
+            Err(Error::invalid(match why {
+                TooMany::Items => {
+                    "this process has taken 16 million items and called task_done() for none of \
+                     them"
+                }
+                TooMany::Processes => {
+                    "1,024 processes have taken items from the queue and live, so no other one can"
+                }
+            }))
+        })
     }
 
     fn len(&self) -> u64 {
@@ -239,6 +246,7 @@ impl<T: Data> Line<T> for Joinable<T> {
 
     fn stats(&self) -> QueueStats {
         self.settle(Look::Close);
+        // Relaxed: it stands for itself.
         let abandoned = self.0.ring().memory().word(ABANDONED).load(Ordering::Relaxed);
         // Of those that the ring lost with their consumers the account knows, too.
         let twice = self.0.ring().counts().lost_in_copy;
@@ -246,5 +254,34 @@ impl<T: Data> Line<T> for Joinable<T> {
         let lost = stats.lost.saturating_sub(twice).saturating_add(abandoned);
         let taken = stats.taken.saturating_add(twice).saturating_sub(abandoned);
         QueueStats { lost, taken, ..stats }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shm::seats::Table;
+
+    /// A queue with an item, in which somebody has taken items so often that no seat is left.
+    fn crowded(by: u64) -> JoinableQueue<u32> {
+        let jobs = JoinableQueue::new().expect("a queue");
+        jobs.put(7_u32).expect("put");
+        while jobs.0.account().seats.claim(by, 0).is_some() {}
+        jobs
+    }
+
+    #[test]
+    fn processes_that_have_died_keep_nobody_from_taking_items_though_nobody_joins() {
+        let jobs = crowded(owner::dead::process());
+        assert_eq!(jobs.try_get().expect("a seat"), Some(7));
+        jobs.task_done().expect("it was taken");
+        assert_eq!(jobs.unfinished(), 0);
+    }
+
+    #[test]
+    fn as_many_as_there_can_be_that_live_keep_another_one_from_taking_an_item_which_stays() {
+        let jobs = crowded(owner::me());
+        assert!(jobs.try_get().expect_err("no seat").is_invalid_input());
+        assert_eq!((jobs.len(), jobs.unfinished()), (1, 1));
     }
 }

@@ -34,30 +34,10 @@ impl<T: Data> Discipline<T> for Latest {
     const COMPARE: Option<fn(&T, &T) -> Ordering> = None;
 }
 
-queue_travels!([T: Data] LifoQueue<T>, queue => queue.0, from => Stored::deserialize(from).map(Self));
+queue_travels!(
+    [T: Data] LifoQueue<T>,
+    queue => queue.0,
+    from => Stored::deserialize(from).map(Self)
+);
 
-verbs!([T: Data] LifoQueue<T>);
-
-impl<T: Data> LifoQueue<T> {
-    /// Makes a queue for as many items as there is memory for.
-    ///
-    /// # Errors
-    /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
-    /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
-    pub fn new() -> Result<Self> {
-        Self::create(0)
-    }
-
-    /// Makes a queue for so many items at most.
-    ///
-    /// # Errors
-    /// [`is_invalid_input`](crate::Error::is_invalid_input) if that is 0; else as
-    /// [`new`](Self::new).
-    pub fn bounded(capacity: usize) -> Result<Self> {
-        line::checked_capacity(capacity).and_then(Self::create)
-    }
-
-    fn create(capacity: u64) -> Result<Self> {
-        Stored::create(capacity).map(Self).map_err(|error| line::not_made("queue", error))
-    }
-}
+verbs!([T: Data] LifoQueue<T>, capacity => Stored::create(capacity));

@@ -1,6 +1,8 @@
 //! What all queues have in common: the verbs, and the words for what went wrong.
 
 use crate::error::Kind;
+use crate::shm::memory::number_of;
+use crate::shm::ring::MAX_ITEM;
 use crate::sys::clock::Deadline;
 use crate::{Error, Execution, Result};
 use std::fmt;
@@ -54,16 +56,6 @@ pub(super) trait Line<T> {
     fn stats(&self) -> QueueStats;
 }
 
-/// A duration as a deadline.
-pub(super) fn after(timeout: Duration) -> Deadline {
-    Deadline::after(timeout)
-}
-
-/// The deadline of a call that does not wait.
-pub(super) fn now() -> Deadline {
-    Deadline::after(Duration::ZERO)
-}
-
 /// A number of items as the caller sees it.
 pub(super) fn number(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
@@ -87,10 +79,12 @@ pub(super) fn timeout(waiting: &str, timeout: Duration) -> Error {
     Error::new(kind, format!("there was no {waiting} within {timeout:?}"))
 }
 
-/// The error of a put or a get that the shared memory refuses.
+/// The error of an item, or a message, that has more bytes than a ring takes.
 #[cold]
-pub(super) fn trouble(doing: &'static str, error: io::Error) -> Error {
-    Error::memory(doing, error)
+pub(super) fn too_large(what: &str, parts: [&[u8]; 2]) -> Error {
+    let len = parts[0].len() + parts[1].len();
+    let why = format!("{what}: it has {len} bytes, and {MAX_ITEM} are the most");
+    Error::new(Kind::TooLarge, why)
 }
 
 /// The error of a constructor.
@@ -112,10 +106,8 @@ pub(super) fn checked_capacity(capacity: usize) -> Result<u64> {
 
 /// A number for a type: handles of queues of different types do not open each other's objects.
 pub(super) fn shape<T>() -> u64 {
-    // FNV-1a, over the name: all processes run the same build.
-    std::any::type_name::<T>().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    // All processes run the same build, so they call it the same.
+    number_of(std::any::type_name::<T>())
 }
 
 /// The items of a queue, as they can be taken, until it is closed and empty: what iterating over a
@@ -129,12 +121,13 @@ impl<T> Iterator for Items<'_, T> {
 
     fn next(&mut self) -> Option<Result<T>> {
         loop {
-            return match self.line.get_until(Deadline::NEVER) {
-                Ok(Some(item)) => Some(Ok(item)),
-                Ok(None) => continue,
-                Err(error) if error.is_closed() => None,
-                Err(error) => Some(Err(error)),
-            };
+            match self.line.get_until(Deadline::NEVER) {
+                Ok(Some(item)) => return Some(Ok(item)),
+                // Without a deadline only a hostile peer could end the wait.
+                Ok(None) => {}
+                Err(error) if error.is_closed() => return None,
+                Err(error) => return Some(Err(error)),
+            }
         }
     }
 }
@@ -145,10 +138,33 @@ impl<T> fmt::Debug for Items<'_, T> {
     }
 }
 
-/// The verbs of a queue whose first field is a [`Line`].
+/// The constructors and the verbs of a queue whose only field is a [`Line`]. `verbs!([generics]
+/// Queue<T>, capacity => line)`: how that is made, with room for so many items or for all.
 macro_rules! verbs {
-    ([$($generics:tt)*] $name:ident<$t:ident>) => {
+    ([$($generics:tt)*] $name:ident<$t:ident>, $capacity:ident => $made:expr) => {
         impl<$($generics)*> $name<$t> {
+            /// Makes a queue for as many items as there is memory for.
+            ///
+            /// # Errors
+            /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
+            /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
+            pub fn new() -> crate::Result<Self> {
+                Self::create(None)
+            }
+
+            /// Makes a queue for so many items at most.
+            ///
+            /// # Errors
+            /// [`is_invalid_input`](crate::Error::is_invalid_input) if that is 0; else as
+            /// [`new`](Self::new).
+            pub fn bounded(capacity: usize) -> crate::Result<Self> {
+                line::checked_capacity(capacity).map(Some).and_then(Self::create)
+            }
+
+            fn create($capacity: Option<u64>) -> crate::Result<Self> {
+                $made.map(Self).map_err(|error| line::not_made("queue", error))
+            }
+
             /// Puts an item, by value or by reference; waits while the queue is full.
             ///
             /// The item is encoded before anything else happens, on the caller's thread. When this
@@ -156,9 +172,10 @@ macro_rules! verbs {
             ///
             /// # Errors
             /// [`is_closed`](crate::Error::is_closed) if the queue was closed;
-            /// [`is_encode`](crate::Error::is_encode) if the item cannot be encoded, and
-            /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no shared memory
-            /// for it: then it was not put.
+            /// [`is_encode`](crate::Error::is_encode) if the item cannot be encoded,
+            /// [`is_too_large`](crate::Error::is_too_large) if it has more bytes than this kind of
+            /// queue takes, and [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no
+            /// shared memory for it: then it was not put.
             pub fn put(&self, item: impl crate::Given<$t>) -> crate::Result<()> {
                 let (line, item) = (&self.0, crate::Given::given(&item));
                 // Without a deadline only a hostile peer could end the wait.
@@ -174,7 +191,7 @@ macro_rules! verbs {
             /// # Errors
             /// As [`put`](Self::put).
             pub fn try_put(&self, item: impl crate::Given<$t>) -> crate::Result<bool> {
-                self.0.put_until(crate::Given::given(&item), line::now())
+                self.0.put_until(crate::Given::given(&item), crate::sys::clock::Deadline::now())
             }
 
             /// Puts an item; waits while the queue is full, for `timeout` at most. Zero means try,
@@ -188,7 +205,8 @@ macro_rules! verbs {
                 item: impl crate::Given<$t>,
                 timeout: std::time::Duration,
             ) -> crate::Result<()> {
-                match self.0.put_until(crate::Given::given(&item), line::after(timeout))? {
+                let deadline = crate::sys::clock::Deadline::after(timeout);
+                match self.0.put_until(crate::Given::given(&item), deadline)? {
                     true => Ok(()),
                     false => Err(line::timeout("room in the queue", timeout)),
                 }
@@ -199,7 +217,8 @@ macro_rules! verbs {
             /// # Errors
             /// [`is_closed`](crate::Error::is_closed) if the queue was closed and nothing is left;
             /// [`is_decode`](crate::Error::is_decode) if the item that was taken cannot be
-            /// decoded.
+            /// decoded; [`is_os`](crate::Error::is_os) if it names shared objects and this process
+            /// has too many open files: then it is still there.
             pub fn get(&self) -> crate::Result<$t> {
                 loop {
                     let got = self.0.get_until(crate::sys::clock::Deadline::NEVER)?;
@@ -215,7 +234,7 @@ macro_rules! verbs {
             /// # Errors
             /// As [`get`](Self::get).
             pub fn try_get(&self) -> crate::Result<Option<$t>> {
-                self.0.get_until(line::now())
+                self.0.get_until(crate::sys::clock::Deadline::now())
             }
 
             /// Takes the next item; waits while there is none, for `timeout` at most. Zero means
@@ -225,7 +244,7 @@ macro_rules! verbs {
             /// [`is_timeout`](crate::Error::is_timeout) if there was none all the time; else as
             /// [`get`](Self::get).
             pub fn get_timeout(&self, timeout: std::time::Duration) -> crate::Result<$t> {
-                let got = self.0.get_until(line::after(timeout))?;
+                let got = self.0.get_until(crate::sys::clock::Deadline::after(timeout))?;
                 got.ok_or_else(|| line::timeout("item in the queue", timeout))
             }
 
@@ -315,7 +334,11 @@ pub(super) use verbs;
 
 /// Implements `Serialize` and `Deserialize` for a queue by what it is made of.
 macro_rules! queue_travels {
-    ([$($generics:tt)*] $name:ident<$t:ident>, $queue:ident => $inner:expr, $from:ident => $open:expr) => {
+    (
+        [$($generics:tt)*] $name:ident<$t:ident>,
+        $queue:ident => $inner:expr,
+        $from:ident => $open:expr
+    ) => {
         impl<$($generics)*> serde::Serialize for $name<$t> {
             fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
                 let $queue = self;

@@ -2,7 +2,6 @@ use super::line::{self, Line, queue_travels, verbs};
 use super::ringed::Ringed;
 use crate::shm::memory::Kind;
 use crate::shm::ring::Ring;
-use crate::shm::ring::Room;
 use crate::wire::post::Post;
 use crate::{Data, Result};
 
@@ -26,8 +25,8 @@ const KIND: Kind = Kind::new("multiproc-queue");
 /// | [`new`](Queue::new) | as many items as there is memory for; the memory goes back when the queue is empty |
 ///
 /// Items may name shared objects: locks, vectors, other queues, also this one. Their descriptors
-/// travel through a socket, of which the kernel limits the length: while some hundred such items
-/// are inside the queue counts as full.
+/// travel through a socket, of which the kernel limits the length: while some two hundred such
+/// items are inside the queue counts as full.
 ///
 /// Clones, handles that came as arguments or inside of other items, and copies in forked children
 /// are all the same queue. It is as durable as they are: when the last one goes, in whichever
@@ -58,35 +57,17 @@ const KIND: Kind = Kind::new("multiproc-queue");
 /// ```
 pub struct Queue<T>(Ringed<T>);
 
-queue_travels!([T: Data] Queue<T>, queue => queue.0, from => Ringed::deserialize(KIND, from).map(Self));
+queue_travels!(
+    [T: Data] Queue<T>,
+    queue => queue.0,
+    from => Ringed::deserialize(KIND, from).map(Self)
+);
 
-verbs!([T: Data] Queue<T>);
+verbs!([T: Data] Queue<T>, capacity => Ringed::create(KIND, capacity));
 
 impl<T: Data> Queue<T> {
     /// For those who wait on descriptors.
     pub(super) fn parts(&self) -> Result<(&Ring, &Post)> {
         self.0.parts()
-    }
-
-    /// Makes a queue for as many items as there is memory for.
-    ///
-    /// # Errors
-    /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it,
-    /// [`is_os`](crate::Error::is_os) if there is no file descriptor.
-    pub fn new() -> Result<Self> {
-        Self::create(Room::Unlimited)
-    }
-
-    /// Makes a queue for so many items at most.
-    ///
-    /// # Errors
-    /// [`is_invalid_input`](crate::Error::is_invalid_input) if that is 0; else as
-    /// [`new`](Self::new).
-    pub fn bounded(capacity: usize) -> Result<Self> {
-        line::checked_capacity(capacity).map(Room::Items).and_then(Self::create)
-    }
-
-    fn create(room: Room) -> Result<Self> {
-        Ringed::create(KIND, room).map(Self).map_err(|error| line::not_made("queue", error))
     }
 }

@@ -6,22 +6,16 @@ use super::line::{self, Line, NO_GET, NO_PUT, QueueStats, Shutdown};
 use crate::shm::bytes::CopyOut;
 use crate::shm::memory::Kind;
 use crate::shm::object::Object;
-use crate::shm::ring::{Got, Next, Put, Receiving, Ring, Room, SPARE};
+use crate::shm::ring::{Got, Next, Put, Receiving, Ring, Room};
 use crate::sys::clock::Deadline;
 use crate::wire::handles::{Carried, Received};
 use crate::wire::post::{Outgoing, Post};
 use crate::wire::travel::Handle;
-use crate::{Data, Result};
+use crate::{Data, Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-/// The word of the ring's memory that tells queues of different items apart.
-const SHAPE: usize = SPARE;
-/// The words from here on belong to the type of queue.
-pub(super) const OWN: usize = SPARE + 64;
 
 /// A queue made of a ring.
 pub(super) struct Ringed<T> {
@@ -37,21 +31,16 @@ impl<T> Clone for Ringed<T> {
 }
 
 impl<T: Data> Ringed<T> {
-    /// Makes an empty queue.
-    pub(super) fn create(kind: Kind, room: Room) -> io::Result<Self> {
-        let ring = Ring::create(kind, room)?;
-        // Relaxed: nobody else has it yet.
-        ring.memory().word(SHAPE).store(line::shape::<T>(), Ordering::Relaxed);
+    /// Makes an empty queue for so many items, or for as many as there is memory for.
+    pub(super) fn create(kind: Kind, capacity: Option<u64>) -> io::Result<Self> {
+        let room = capacity.map_or(Room::Unlimited, Room::Items);
+        let ring = Ring::create(kind, line::shape::<T>(), room)?;
         Ok(Self { ring, post: Post::to_self()?, types: PhantomData })
     }
 
     /// The queue in objects that were received.
     fn open(kind: Kind, ring: Arc<Object>, post: Arc<Object>) -> io::Result<Self> {
-        let ring = Ring::open(ring, kind)?;
-        // Relaxed: written before it was sent.
-        if ring.memory().word(SHAPE).load(Ordering::Relaxed) != line::shape::<T>() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a queue of other items"));
-        }
+        let ring = Ring::open(ring, kind, line::shape::<T>())?;
         Ok(Self { ring, post: Post::open(post), types: PhantomData })
     }
 
@@ -84,17 +73,17 @@ impl<T: Data> Ringed<T> {
         &self.ring
     }
 
-    /// Takes an item; `note` is told its number while nobody else can take one, and before it is
-    /// taken. If it was not, `note` is told another one, or nothing is returned.
+    /// Takes an item; `note` is told which while nobody else can take one, and before it is taken.
+    /// If it was not, `note` is told another one, or nothing is returned.
     #[inline]
     pub(super) fn get_noting(
         &self,
-        note: impl FnMut(u64) -> io::Result<()>,
+        note: impl FnMut(Next) -> io::Result<()>,
         deadline: Deadline,
     ) -> Result<Option<T>> {
         let mut taking = Taking { post: &self.post, note, item: None, mail: None };
         let got = self.ring.get(&mut taking, deadline);
-        match got.map_err(|error| line::trouble("no item was taken", error))? {
+        match got.map_err(|error| Error::memory("no item was taken", error))? {
             // It is there: the ring has had it copied.
             Got::Item => taking.item.map(|item| item.decoded(taking.mail)).transpose(),
             Got::Empty => Ok(None),
@@ -111,7 +100,7 @@ impl<T: Data> Ringed<T> {
         deadline: Deadline,
     ) -> Result<bool> {
         let put = self.ring.put(bytes, &mut Outgoing(&self.post, carried), deadline);
-        match put.map_err(|error| line::trouble("the item was not put", error))? {
+        match put.map_err(|error| Error::memory("the item was not put", error))? {
             Put::Done { rings } => {
                 if rings {
                     self.post.ring();
@@ -119,6 +108,7 @@ impl<T: Data> Ringed<T> {
                 Ok(true)
             }
             Put::Full => Ok(false),
+            Put::TooLarge => Err(line::too_large("the item was not put", bytes)),
             Put::Closed | Put::Over => Err(line::closed(NO_PUT)),
         }
     }
@@ -132,21 +122,21 @@ struct Taking<'a, T, N> {
     mail: Option<Received>,
 }
 
-impl<T: Data, N: FnMut(u64) -> io::Result<()>> Receiving for Taking<'_, T, N> {
+impl<T: Data, N: FnMut(Next) -> io::Result<()>> Receiving for Taking<'_, T, N> {
     #[inline]
     fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<()> {
         self.item = Some(Arrived::copied(bytes)?);
         Ok(())
     }
 
-    fn mail(&mut self, number: u64) -> bool {
-        self.mail = self.post.receive(number);
-        self.mail.is_some()
+    fn mail(&mut self, number: u64) -> io::Result<bool> {
+        self.mail = self.post.receive(number)?;
+        Ok(self.mail.is_some())
     }
 
     #[inline]
     fn taking(&mut self, item: Next) -> io::Result<()> {
-        (self.note)(item.number)
+        (self.note)(item)
     }
 }
 

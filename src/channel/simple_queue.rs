@@ -16,7 +16,7 @@ use std::fmt;
 /// let greet = |names: SimpleQueue<String>| names.put("Alice".to_owned());
 /// let mut process = Process::spawn(greet, (names.clone(),))?;
 /// assert_eq!(names.get()?, "Alice");
-/// assert!(names.empty());
+/// assert!(names.is_empty());
 /// process.join()??;
 /// # Ok::<(), multiproc::Error>(())
 /// ```
@@ -56,8 +56,14 @@ impl<T: Data> SimpleQueue<T> {
 
     /// Whether no item is in the queue, at this moment.
     #[must_use]
-    pub fn empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// As [`is_empty`](Self::is_empty), by Python's name for it.
+    #[must_use]
+    pub fn empty(&self) -> bool {
+        self.is_empty()
     }
 
     /// Closes the queue in all processes: nothing is put any more, and getting is an error when

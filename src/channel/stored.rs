@@ -11,7 +11,7 @@ use crate::sys::clock::Deadline;
 use crate::wire::handles::{Carried, Received, refuse_decoding};
 use crate::wire::lockers::Lockers;
 use crate::wire::travel::Handle;
-use crate::{Data, Result};
+use crate::{Data, Error, Result};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -49,8 +49,8 @@ impl<T, D> Clone for Stored<T, D> {
 }
 
 impl<T: Data, D: Discipline<T>> Stored<T, D> {
-    /// Makes an empty queue; `capacity` 0 is no limit.
-    pub(super) fn create(capacity: u64) -> io::Result<Self> {
+    /// Makes an empty queue for so many items, or for as many as there is memory for.
+    pub(super) fn create(capacity: Option<u64>) -> io::Result<Self> {
         let store = Store::create(D::KIND, line::shape::<T>(), capacity)?;
         Ok(Self { store, lockers: Lockers::create()?, types: PhantomData })
     }
@@ -127,7 +127,7 @@ impl<T: Data, D: Discipline<T>> Stored<T, D> {
             };
             let new = New { bytes, beside, rule };
             let outcome = self.store.put(&new, &self.lockers, !over, deadline);
-            match outcome.map_err(|error| line::trouble("the item was not put", error))? {
+            match outcome.map_err(|error| Error::memory("the item was not put", error))? {
                 Outcome::Done(()) => return Ok(true),
                 Outcome::Closed => return Err(line::closed(NO_PUT)),
                 Outcome::Compare(_) if over && known.len() >= LAST_COMPARISONS => return Ok(false),
@@ -143,7 +143,7 @@ impl<T: Data, D: Discipline<T>> Stored<T, D> {
     }
 
     fn is_full(&self) -> bool {
-        self.store.capacity() != 0 && self.store.glance() >= self.store.capacity()
+        self.store.capacity().is_some_and(|capacity| self.store.glance() >= capacity)
     }
 }
 
@@ -173,7 +173,7 @@ impl<T: Data, D: Discipline<T>> Line<T> for Stored<T, D> {
         loop {
             let over = nap.is_over();
             let outcome = self.store.take(&self.lockers, !over, deadline);
-            match outcome.map_err(|error| line::trouble("no item was taken", error))? {
+            match outcome.map_err(|error| Error::memory("no item was taken", error))? {
                 Outcome::Done(item) => {
                     return item::decode(&item.bytes, item.beside.unwrap_or_default()).map(Some);
                 }
@@ -189,7 +189,7 @@ impl<T: Data, D: Discipline<T>> Line<T> for Stored<T, D> {
     }
 
     fn capacity(&self) -> Option<u64> {
-        Some(self.store.capacity()).filter(|capacity| *capacity != 0)
+        self.store.capacity()
     }
 
     fn is_closed(&self) -> bool {

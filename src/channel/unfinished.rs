@@ -4,7 +4,9 @@
 //! taken and not done, and the number of the last one. The state is raised *before* the head of the
 //! ring moves over the item: so an item is always in the queue, or in somebody's hands, or done,
 //! and may for a moment be in the first two. What a dead process had is taken off by whoever waits,
-//! and counted; the number tells whether its last item was taken at all.
+//! and counted; the number tells whether its last item was taken at all. If another process is
+//! about to take that item, because the dead one had been in the middle of it, it passes it on
+//! first ([`Account::pass_on`]): nobody could tell later who took it.
 //!
 //! Everything is done when the queue is empty and no seat has any, *at the same time*. Who asks
 //! reads the head and the tail, then the seats, then the tail again. If nothing was in the queue,
@@ -56,12 +58,32 @@ impl<T: Table> Account<'_, T> {
         let seat = self.seats_of(me).next().or_else(|| self.seats.claim(me, 0));
         let seat = seat.ok_or(TooMany::Processes)?;
         let state = self.seats.state(seat);
+        // Relaxed, here and below: the compare-and-swap that follows compares again.
         let mut seen = state.load(Ordering::Relaxed);
         loop {
             let counted = (seen & !NUMBERS).checked_add(ONE).ok_or(TooMany::Items)?;
             match state.compare_exchange(seen, counted | number & NUMBERS) {
                 Ok(_) => return Ok(seat),
                 Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// The last consumer died in its turn, and the caller, who has the turn now, is about to take
+    /// the item with this number: if the dead one had noted that it would, it has not.
+    pub(super) fn pass_on(&self, number: u64, is_dead: impl Judge) {
+        for seat in 0..self.seats.high() {
+            // Acquire: the state is at least that which the owner left.
+            let owner = self.seats.owner(seat).load(Ordering::Acquire);
+            let state = self.seats.state(seat);
+            let seen = state.load(Ordering::Acquire);
+            let is_noted = seen >= ONE && seen & NUMBERS == number & NUMBERS;
+            if is_noted && is_dead(owner, Look::Close) {
+                // With the number of an item that was taken, so that nobody who settles takes off
+                // the same one again. It fails if somebody has settled just now, and then the head
+                // was still here.
+                let before = number.wrapping_sub(1) & NUMBERS;
+                let _ = state.compare_exchange(seen, (seen - ONE) & !NUMBERS | before);
             }
         }
     }
@@ -313,6 +335,32 @@ mod tests {
             let settle = || model.account().settle(Look::Close, 11, || model.ends().0, |_, _| true);
             assert_eq!(settle(), 1);
             assert_eq!(model.account().in_hands(), 0);
+        });
+    }
+
+    #[test]
+    fn an_item_that_a_dead_one_had_noted_and_another_one_took_is_not_lost() {
+        loom::model(|| {
+            let model = Model::new(2);
+            model.take(9);
+            model.account().taking(9, 1).expect("a seat");
+            // The next one in the turn of the dead one.
+            let is_nine = |owner: u64, _: Look| owner == 9;
+            model.account().pass_on(1, is_nine);
+            let settle = || model.account().settle(Look::Close, 11, || model.ends().0, is_nine);
+            let early = settle();
+            model.take(8);
+            assert_eq!((early, settle(), model.account().in_hands()), (1, 0, 1));
+        });
+        loom::model(|| {
+            let model = Model::new(2);
+            model.take(9);
+            model.account().taking(9, 1).expect("a seat");
+            let is_nine = |owner: u64, _: Look| owner == 9;
+            model.account().pass_on(1, is_nine);
+            model.take(8);
+            let lost = model.account().settle(Look::Close, 11, || model.ends().0, is_nine);
+            assert_eq!((lost, model.account().in_hands()), (1, 1), "its first one alone");
         });
     }
 

@@ -13,10 +13,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// What [`wait`] can wait for. There is nothing to implement: queues, the reading ends of pipes,
-/// connections, the results of a pool, processes (ready when they have ended), and whatever has a
-/// file descriptor, [`AsFd`], which is ready when it is readable or hung up. Not the objects of a
-/// [`Manager`](crate::Manager), nor a [`Listener`](crate::connection::Listener): give these a
-/// thread.
+/// connections, listeners (ready when a client has knocked), the results of a pool, processes
+/// (ready when they have ended), and whatever has a file descriptor, [`AsFd`], which is ready when
+/// it is readable or hung up. Not the objects of a [`Manager`](crate::Manager): give these a thread.
 pub trait Wait {
     /// How to learn that it is ready.
     #[doc(hidden)]
@@ -115,8 +114,7 @@ fn look(sources: &[How<'_>]) -> Result<Vec<usize>> {
         .iter()
         .filter_map(|source| if let How::Fd(fd) = source { Some(*fd) } else { None })
         .collect();
-    let mut readable =
-        socket::readable(&fds, Deadline::after(Duration::ZERO)).map_err(refused)?.into_iter();
+    let mut readable = socket::readable(&fds, Deadline::now()).map_err(refused)?.into_iter();
     let mut ready = Vec::new();
     for (number, source) in sources.iter().enumerate() {
         let is_ready = match source {

@@ -1,6 +1,6 @@
-use super::Address;
 use super::frame::{Frame, Kind as FrameKind};
 use super::framed::{Framed, Outgoing};
+use super::{Address, Messages};
 use crate::Given;
 use crate::codec::{self, NotDecoded, NotEncoded, Reader, decode_value, encode_value, may_carry};
 use crate::error::Kind;
@@ -157,16 +157,17 @@ impl<S, R> Connection<S, R> {
     ///
     /// # Errors
     /// As [`send`](Self::send), but that nothing has to be encoded.
-    pub fn send_bytes(&self, bytes: &[u8]) -> Result<()> {
-        self.framed.send(&Outgoing::plain(FrameKind::Bytes, bytes), Deadline::NEVER)
+    pub fn send_bytes(&self, bytes: impl AsRef<[u8]>) -> Result<()> {
+        self.framed.send(&Outgoing::plain(FrameKind::Bytes, bytes.as_ref()), Deadline::NEVER)
     }
 
     /// As [`send_bytes`](Self::send_bytes), waiting no longer than `timeout`.
     ///
     /// # Errors
     /// As [`send_timeout`](Self::send_timeout).
-    pub fn send_bytes_timeout(&self, bytes: &[u8], timeout: Duration) -> Result<()> {
-        self.framed.send(&Outgoing::plain(FrameKind::Bytes, bytes), Deadline::after(timeout))
+    pub fn send_bytes_timeout(&self, bytes: impl AsRef<[u8]>, timeout: Duration) -> Result<()> {
+        self.framed
+            .send(&Outgoing::plain(FrameKind::Bytes, bytes.as_ref()), Deadline::after(timeout))
     }
 
     /// Receives a message of bytes, of at most `max` bytes.
@@ -317,7 +318,7 @@ impl<S, R: Data> Connection<S, R> {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn try_recv(&self) -> Result<Option<R>> {
-        let frame = self.framed.recv(u64::MAX, Deadline::after(Duration::ZERO))?;
+        let frame = self.framed.recv(u64::MAX, Deadline::now())?;
         frame.map(value_of).transpose()
     }
 
@@ -331,23 +332,8 @@ impl<S, R: Data> Connection<S, R> {
     }
 
     /// The messages, one after the other, until the end of file; a disconnection is the last item.
-    pub fn iter(&self) -> impl Iterator<Item = Result<R>> + '_ {
-        let mut is_over = false;
-        std::iter::from_fn(move || {
-            if is_over {
-                return None;
-            }
-            match self.recv() {
-                Err(error) if error.is_end_of_file() => {
-                    is_over = true;
-                    None
-                }
-                message => {
-                    is_over = message.as_ref().is_err_and(Error::is_disconnected);
-                    Some(message)
-                }
-            }
-        })
+    pub fn iter(&self) -> Messages<'_, S, R> {
+        Messages::of(self)
     }
 }
 

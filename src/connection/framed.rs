@@ -234,10 +234,13 @@ impl NotSent {
                 let what = "the connection broke in the middle of the message";
                 Error::new(Kind::Disconnected, what).with_source(error)
             }
-            Self::Failed(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                Error::new(Kind::Closed, "the peer has closed the connection, or is dead")
-            }
-            Self::Failed(error) => Error::os("the message could not be sent", error),
+            Self::Failed(error) => match error.kind() {
+                // A reset is the end of a peer that had not read everything.
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                    Error::new(Kind::Closed, "the peer has closed the connection, or is dead")
+                }
+                _ => Error::os("the message could not be sent", error),
+            },
         }
     }
 }

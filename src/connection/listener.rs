@@ -11,7 +11,7 @@ use crate::sys::stream::{self, Family, Interest, Listening, Place};
 use crate::{Error, Execution, Result};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -205,7 +205,7 @@ impl Listener {
     /// # Errors
     /// As [`accept`](Self::accept).
     pub fn try_accept<S, R>(&self) -> Result<Option<Connection<S, R>>> {
-        self.typed(Deadline::after(Duration::ZERO))
+        self.typed(Deadline::now())
     }
 
     /// Stops listening, also for forked children that have the listener: who is in
@@ -218,7 +218,7 @@ impl Listener {
             path.remove();
         }
         // Whoever accepts at this moment does it.
-        if let Some(mut pending) = self.pending.take(Deadline::after(Duration::ZERO)) {
+        if let Some(mut pending) = self.pending.take(Deadline::now()) {
             self.forget(&mut pending);
         }
     }
@@ -397,6 +397,15 @@ impl Listener {
 
     fn failure(&self, what: &str, error: io::Error) -> Error {
         Error::os(format!("the listener at {} {what}", self.address), error)
+    }
+}
+
+/// The socket that listens, for [`wait`](crate::wait): it is readable when a client has knocked, or
+/// the listener was closed. Then call [`accept_timeout`](Listener::accept_timeout) with as much time
+/// as a handshake may take, because handshakes go on in that call only.
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -44,6 +44,7 @@ pub(crate) mod framed;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod listener;
+mod messages;
 mod path;
 mod pending;
 mod users;
@@ -53,6 +54,7 @@ pub(crate) use auth::random;
 pub use client::{Client, ClientBuilder};
 pub use connection::{Connection, Credentials};
 pub use listener::{Listener, ListenerBuilder, ListenerStats};
+pub use messages::Messages;
 
 /// The largest message, unless one is set.
 const DEFAULT_LARGEST: u64 = 1 << 30;

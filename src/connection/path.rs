@@ -8,7 +8,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// A path that this process has made, and removes.
 #[derive(Debug)]
@@ -54,7 +53,7 @@ pub(super) fn remove_stale(address: &Address) -> bool {
     let Address::Unix(path) = address else { return false };
     let (Some(found), Ok(place)) = (File::socket_at(path), address.place()) else { return false };
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    if !connect_to(&place, Deadline::after(Duration::ZERO)).is_err_and(refused) {
+    if !connect_to(&place, Deadline::now()).is_err_and(refused) {
         return false;
     }
     // Somebody else may be doing the same, and listen there by now. So it is moved away first, and

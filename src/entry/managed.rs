@@ -35,6 +35,8 @@ pub(crate) trait Caller: fmt::Debug {
     fn is_alive(&self) -> bool;
     /// The caller has something that is to be taken from it when it goes.
     fn holds(&self, holder: Weak<dyn Departure>);
+    /// The answer to this call is news that is for somebody else if the caller does not hear it.
+    fn tells(&self, teller: Weak<dyn Departure>);
 }
 
 /// An object that callers can have something of.
@@ -42,6 +44,9 @@ pub(crate) trait Departure: Send + Sync {
     /// The caller with this number has gone; whether it said so, as a thread does that ends. One
     /// that is killed does not. Called once for each.
     fn departed(&self, caller: u64, said_so: bool);
+    /// A caller has gone, and asked for nothing more after it was sent news: nobody knows whether
+    /// it heard them.
+    fn unheard(&self) {}
 }
 
 /// What a call gives.
@@ -456,6 +461,7 @@ mod tests {
             true
         }
         fn holds(&self, _: Weak<dyn Departure>) {}
+        fn tells(&self, _: Weak<dyn Departure>) {}
     }
 
     fn push() -> ManagedEntry {

@@ -1,5 +1,6 @@
 //! Tasks with names: what `#[multiproc::task]` registers.
 
+use crate::shm::memory::number_of;
 use crate::{Error, Result};
 use linkme::distributed_slice;
 use std::any::TypeId;
@@ -53,9 +54,7 @@ impl TaskInfo {
     /// A number that differs when the signature does: FNV-1a over its text.
     #[must_use]
     pub fn signature_hash(&self) -> u64 {
-        self.signature.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+        number_of(self.signature)
     }
 
     /// Where it is defined, as `file:line`.

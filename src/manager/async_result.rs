@@ -91,8 +91,9 @@ impl<R: Data> AsyncResult<R> {
             |coming: &Arc<Coming<R>>, caller: &dyn Caller, (timeout,): (Duration,)| match coming
                 .wait(caller, timeout)?
             {
-                true => coming.take().map(Some),
-                false => Ok(None),
+                // One that is gone takes it from nobody.
+                true if caller.is_alive() => coming.take().map(Some),
+                _ => Ok(None),
             };
         let got: Option<R> = self.0.raw(get, (&timeout,))?;
         let late = "the call that was handed to the manager's pool is not done";

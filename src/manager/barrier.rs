@@ -82,15 +82,15 @@ impl Meeting {
     fn give_up(&self, caller: &dyn Caller, number: u64, index: u32) -> Result<u32> {
         let is_alive = caller.is_alive();
         self.room.change(|round| {
-            if !is_alive {
-                // Its death is told here.
-                round.members.remove(&caller.id());
-            }
             if round.number != number {
-                // It ended just now.
+                // It ended just now. A death is the next round's business: `departed` tells it.
                 return if round.sent_away == Some(number) { Err(broken()) } else { Ok(index) };
             }
             round.break_it();
+            if !is_alive {
+                // Its death is told hereby.
+                round.members.remove(&caller.id());
+            }
             Err(Error::new(
                 Kind::Timeout(Execution::NotStarted),
                 "not all parties came to the manager's barrier in time, which breaks it",
@@ -216,5 +216,34 @@ impl Barrier {
             Ok(meeting.room.look(|round| round.is_broken))
         };
         self.0.raw(broken, ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::waiting::model::Thread;
+    use super::*;
+
+    const GONE: Thread = Thread { id: 1, is_alive: false };
+
+    #[test]
+    fn a_party_that_dies_when_its_round_has_just_ended_breaks_the_next_one() {
+        let meeting = Arc::new(Meeting { room: Room::default(), parties: 1 });
+        // It was the last one to come.
+        assert_eq!(meeting.wait(&GONE, Duration::MAX).ok(), Some(0));
+        meeting.departed(1, false);
+        assert!(meeting.room.look(|round| round.is_broken));
+    }
+
+    #[test]
+    fn a_party_that_dies_while_it_waits_breaks_the_barrier_once() {
+        let meeting = Arc::new(Meeting { room: Room::default(), parties: 2 });
+        assert!(meeting.wait(&GONE, Duration::MAX).is_err());
+        assert!(meeting.room.look(|round| round.is_broken));
+        meeting
+            .room
+            .change(|round| *round = Round { members: round.members.clone(), ..Round::default() });
+        meeting.departed(1, false);
+        assert!(!meeting.room.look(|round| round.is_broken));
     }
 }

@@ -27,6 +27,35 @@ impl Queue {
     }
 }
 
+impl Waiters {
+    /// Puts a caller into the queue; its ticket.
+    fn line_up(self: &Arc<Self>, caller: &dyn Caller) -> u64 {
+        let holder: Weak<Self> = Arc::downgrade(self);
+        caller.holds(holder);
+        self.0.change(|queue| {
+            queue.next += 1;
+            queue.waiting.insert(queue.next, (caller.id(), false));
+            queue.next
+        })
+    }
+
+    /// Waits until the ticket is notified, and leaves the queue; whether it was. A caller that is
+    /// gone stays in the queue until its departure, which passes its notification on.
+    fn wait(&self, caller: &dyn Caller, ticket: u64, timeout: Duration) -> bool {
+        let is_notified = |queue: &mut Queue| match queue.waiting.get(&ticket) {
+            Some((_, false)) => None,
+            _ => Some(()),
+        };
+        self.0.wait(caller, timeout, is_notified);
+        if !caller.is_alive() {
+            return false;
+        }
+        // A notification that came just now counts.
+        let left = self.0.change(|queue| queue.waiting.remove(&ticket));
+        left.is_some_and(|(_, notified)| notified)
+    }
+}
+
 impl Departure for Waiters {
     fn departed(&self, caller: u64, _: bool) {
         self.0.change(|queue| {
@@ -43,6 +72,10 @@ impl Departure for Waiters {
                 }
             }
         });
+    }
+
+    fn unheard(&self) {
+        self.0.change(|queue| queue.notify(1));
     }
 }
 
@@ -69,7 +102,7 @@ proxy_type! {
     /// It works with the guards of a [`Lock`](super::Lock) or an [`RLock`](super::RLock) of the
     /// manager, like [`multiproc::Condition`](crate::Condition) with those in shared memory.
     /// Notifications go to those who have waited longest; one for a waiter that is killed before it
-    /// has heard of it goes to the next.
+    /// asks for the lock again goes to the next.
     ///
     /// ```
     /// use multiproc::{Manager, Process};
@@ -119,26 +152,17 @@ impl Condition {
     /// notified. Taking the lock again may take longer.
     pub fn wait_timeout<G: Guard>(&self, guard: G, timeout: Duration) -> Result<(G, bool)> {
         // In the queue before the lock is free: whoever notifies from then on sees this waiter.
-        let line_up = |waiters: &Arc<Waiters>, caller: &dyn Caller, ()| {
-            let holder: Weak<Waiters> = Arc::downgrade(waiters);
-            caller.holds(holder);
-            Ok(waiters.0.change(|queue| {
-                queue.next += 1;
-                queue.waiting.insert(queue.next, (caller.id(), false));
-                queue.next
-            }))
-        };
+        let line_up = |waiters: &Arc<Waiters>, caller: &dyn Caller, ()| Ok(waiters.line_up(caller));
         let ticket: u64 = self.0.raw(line_up, ())?;
         let lock = guard.give_back()?;
         let wait = |waiters: &Arc<Waiters>, caller: &dyn Caller, (ticket, timeout)| {
-            let is_notified = |queue: &mut Queue| match queue.waiting.get(&ticket) {
-                Some((_, false)) => None,
-                _ => Some(queue.waiting.remove(&ticket).is_some()),
-            };
-            let notified = waiters.0.wait(caller, timeout, is_notified);
-            // A notification that comes just now counts.
-            let late = || waiters.0.change(|queue| queue.waiting.remove(&ticket));
-            Ok(notified.unwrap_or_else(|| late().is_some_and(|(_, notified)| notified)))
+            let notified = waiters.wait(caller, ticket, timeout);
+            if notified {
+                // Whoever hears it asks for the lock next.
+                let teller: Weak<Waiters> = Arc::downgrade(waiters);
+                caller.tells(teller);
+            }
+            Ok(notified)
         };
         let notified: bool = self.0.raw(wait, (&ticket, &timeout))?;
         Ok((G::again(lock)?, notified))
@@ -192,5 +216,32 @@ impl Condition {
     /// Notifies all who wait.
     pub fn notify_all(&self) -> Result<()> {
         self.notify(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::waiting::model::Thread;
+    use super::*;
+
+    #[test]
+    fn a_notification_that_a_waiter_did_not_live_to_hear_of_goes_to_the_next() {
+        let waiters = Arc::new(Waiters::default());
+        let (dead, next) = (Thread { id: 7, is_alive: false }, Thread { id: 8, is_alive: true });
+        let tickets = [waiters.line_up(&dead), waiters.line_up(&next)];
+        waiters.0.change(|queue| queue.notify(1));
+        assert!(!waiters.wait(&dead, tickets[0], Duration::ZERO));
+        waiters.departed(dead.id, false);
+        assert!(waiters.wait(&next, tickets[1], Duration::ZERO), "the notification is lost");
+    }
+
+    #[test]
+    fn who_gives_up_is_in_nobodys_way() {
+        let waiters = Arc::new(Waiters::default());
+        let (one, other) = (Thread { id: 7, is_alive: true }, Thread { id: 8, is_alive: true });
+        let tickets = [waiters.line_up(&one), waiters.line_up(&other)];
+        assert!(!waiters.wait(&one, tickets[0], Duration::ZERO));
+        waiters.0.change(|queue| queue.notify(1));
+        assert!(waiters.wait(&other, tickets[1], Duration::ZERO));
     }
 }

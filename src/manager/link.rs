@@ -410,7 +410,7 @@ impl Link {
 
     /// Whether the server has ended.
     pub(super) fn is_down(&self) -> bool {
-        self.wait_for_the_end(Deadline::after(Duration::ZERO))
+        self.wait_for_the_end(Deadline::now())
     }
 }
 

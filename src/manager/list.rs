@@ -2,9 +2,10 @@
 
 use super::lookup::Lookup;
 use super::proxy::proxy_type;
+use super::slice::out_of_range;
 use crate::entry::Look;
 use crate::manager::Manager;
-use crate::{Data, Error, Result};
+use crate::{Data, Result};
 use std::cmp::Ordering;
 use std::ops::Range;
 
@@ -57,11 +58,6 @@ impl Manager {
     }
 }
 
-/// The error for an index that is too large.
-pub(super) fn out_of_range(index: usize, len: usize) -> Error {
-    Error::invalid(format!("index {index} is out of range: there are {len} items"))
-}
-
 impl<T: Data + Send + Sync> List<T> {
     /// Appends an item.
     pub fn push(&self, item: T) -> Result<()> {
@@ -79,11 +75,6 @@ impl<T: Data + Send + Sync> List<T> {
         self.0.write(|list, (items,): (Vec<T>,)| list.extend(items), (&items,))
     }
 
-    /// A copy of the item at `index`; `None` if there is none.
-    pub fn get(&self, index: usize) -> Result<Option<T>> {
-        self.0.show(|list: &Vec<T>, (at,): (usize,), look| look.show(&list.get(at)), (&index,))
-    }
-
     /// A copy of the first item.
     pub fn first(&self) -> Result<Option<T>> {
         self.0.show(|list: &Vec<T>, (), look: &mut Look<'_>| look.show(&list.first()), ())
@@ -94,48 +85,10 @@ impl<T: Data + Send + Sync> List<T> {
         self.0.show(|list: &Vec<T>, (), look: &mut Look<'_>| look.show(&list.last()), ())
     }
 
-    /// Copies of several items at one moment; `None` where there is none.
-    pub fn get_many(&self, indices: impl IntoIterator<Item = usize>) -> Result<Vec<Option<T>>> {
-        let indices: Vec<usize> = indices.into_iter().collect();
-        let show = |list: &Vec<T>, (indices,): (Vec<usize>,), look: &mut Look<'_>| {
-            look.show(&indices.into_iter().map(|at| list.get(at)).collect::<Vec<_>>());
-        };
-        self.0.show(show, (&indices,))
-    }
-
-    /// Copies of the items in a range; `None` if it is not a part of the list.
-    pub fn slice(&self, range: Range<usize>) -> Result<Option<Vec<T>>> {
-        self.0.show(
-            |list: &Vec<T>, (start, end): (usize, usize), look| look.show(&list.get(start..end)),
-            (&range.start, &range.end),
-        )
-    }
-
-    /// Replaces the item at `index`.
-    ///
-    /// # Errors
-    /// [`is_invalid_input`](Error::is_invalid_input) if there is none.
-    pub fn set(&self, index: usize, item: T) -> Result<()> {
-        self.replace(index, item).map(drop)
-    }
-
-    /// Replaces the item at `index` and returns the one that was there.
-    ///
-    /// # Errors
-    /// [`is_invalid_input`](Error::is_invalid_input) if there is none.
-    pub fn replace(&self, index: usize, item: T) -> Result<T> {
-        let replace = |list: &mut Vec<T>, (at, item): (usize, T)| {
-            let len = list.len();
-            let place = list.get_mut(at).ok_or_else(|| out_of_range(at, len))?;
-            Ok(std::mem::replace(place, item))
-        };
-        self.0.write(replace, (&index, &item))?
-    }
-
     /// Replaces several items at one moment: all, or none if one of the indices is out of range.
     ///
     /// # Errors
-    /// [`is_invalid_input`](Error::is_invalid_input) if one is.
+    /// [`is_invalid_input`](crate::Error::is_invalid_input) if one is.
     pub fn set_many(&self, items: impl IntoIterator<Item = (usize, T)>) -> Result<()> {
         let items: Vec<(usize, T)> = items.into_iter().collect();
         let set = |list: &mut Vec<T>, (items,): (Vec<(usize, T)>,)| {
@@ -153,7 +106,7 @@ impl<T: Data + Send + Sync> List<T> {
     /// Inserts an item before the one at `index`, or at the end.
     ///
     /// # Errors
-    /// [`is_invalid_input`](Error::is_invalid_input) if the list is shorter than `index`.
+    /// [`is_invalid_input`](crate::Error::is_invalid_input) if the list is shorter than `index`.
     pub fn insert(&self, index: usize, item: T) -> Result<()> {
         let insert = |list: &mut Vec<T>, (at, item): (usize, T)| match at <= list.len() {
             true => {
@@ -187,58 +140,6 @@ impl<T: Data + Send + Sync> List<T> {
             Some(list.drain(start..end).collect::<Vec<T>>())
         };
         self.0.write(drain, (&range.start, &range.end))
-    }
-
-    /// Exchanges two items.
-    ///
-    /// # Errors
-    /// [`is_invalid_input`](Error::is_invalid_input) if one of them is not there.
-    pub fn swap(&self, a: usize, b: usize) -> Result<()> {
-        let swap = |list: &mut Vec<T>, (a, b): (usize, usize)| match a.max(b) < list.len() {
-            true => {
-                list.swap(a, b);
-                Ok(())
-            }
-            false => Err(out_of_range(a.max(b), list.len())),
-        };
-        self.0.write(swap, (&a, &b))?
-    }
-
-    /// Changes the item at `index` where it is, by a function that captures nothing, and returns
-    /// what that returns; `None` if there is no such item.
-    pub fn update<A: Data, R: Data>(
-        &self,
-        index: usize,
-        change: impl Fn(&mut T, A) -> R + Copy + Send + Sync + 'static,
-        argument: A,
-    ) -> Result<Option<R>> {
-        self.0.write(
-            move |list: &mut Vec<T>, (at, argument): (usize, A)| {
-                list.get_mut(at).map(|item| change(item, argument))
-            },
-            (&index, &argument),
-        )
-    }
-
-    /// Puts `new` in the place of the item at `index` if that is equal to `current`; whether it
-    /// was.
-    ///
-    /// # Errors
-    /// [`is_invalid_input`](Error::is_invalid_input) if there is no such item.
-    pub fn compare_and_set(&self, index: usize, current: &T, new: T) -> Result<bool>
-    where
-        T: PartialEq,
-    {
-        let exchange = |list: &mut Vec<T>, (at, current, new): (usize, T, T)| {
-            let len = list.len();
-            let place = list.get_mut(at).ok_or_else(|| out_of_range(at, len))?;
-            let is_equal = *place == current;
-            if is_equal {
-                *place = new;
-            }
-            Ok(is_equal)
-        };
-        self.0.write(exchange, (&index, current, &new))?
     }
 
     /// Keeps the items for which a function that captures nothing says so, and removes the others;
@@ -296,16 +197,6 @@ impl<T: Data + Send + Sync> List<T> {
         item.look_up(|item| self.0.read(count, (item,)))
     }
 
-    /// The number of items.
-    pub fn len(&self) -> Result<usize> {
-        self.0.read(|list: &Vec<T>, ()| list.len(), ())
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> Result<bool> {
-        self.0.read(|list: &Vec<T>, ()| list.is_empty(), ())
-    }
-
     /// Removes all items.
     pub fn clear(&self) -> Result<()> {
         self.0.write(|list: &mut Vec<T>, ()| list.clear(), ())
@@ -348,12 +239,6 @@ impl<T: Data + Send + Sync> List<T> {
     /// Copies of all items, at one moment.
     pub fn snapshot(&self) -> Result<Vec<T>> {
         self.0.show(|list: &Vec<T>, (), look: &mut Look<'_>| look.value(list), ())
-    }
-
-    /// An iterator over a [`snapshot`](List::snapshot): what happens to the list meanwhile does not
-    /// show.
-    pub fn iter(&self) -> Result<std::vec::IntoIter<T>> {
-        self.snapshot().map(Vec::into_iter)
     }
 
     /// Removes all items and returns them.

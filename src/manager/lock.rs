@@ -51,7 +51,8 @@ impl Latch {
         Self { room: Room::default(), is_reentrant }
     }
 
-    /// Takes the lock `depth` times at once; the ticket, or `None` if the time passed.
+    /// Takes the lock `depth` times at once, but once at least; the ticket, or `None` if the time
+    /// passed.
     fn acquire(
         self: &Arc<Self>,
         caller: &dyn Caller,
@@ -60,7 +61,7 @@ impl Latch {
     ) -> Result<Option<u64>> {
         let holder: Weak<Self> = Arc::downgrade(self);
         caller.holds(holder);
-        let me = caller.id();
+        let (me, depth) = (caller.id(), depth.max(1));
         let taken = self.room.wait(caller, timeout, |hold| {
             if hold.owner == Some(me) && self.is_reentrant {
                 let deeper = hold.depth.checked_add(depth);
@@ -335,7 +336,7 @@ macro_rules! lock_methods {
             }
 
             fn again((lock, depth): Self::Lock) -> Result<Self> {
-                let guard = lock.take(depth.max(1), Duration::MAX)?;
+                let guard = lock.take(depth, Duration::MAX)?;
                 guard.ok_or_else(|| Error::invalid("the wait for a lock of the manager ended"))
             }
         }
@@ -344,3 +345,20 @@ macro_rules! lock_methods {
 
 lock_methods!(Lock, LockGuard);
 lock_methods!(RLock, RLockGuard);
+
+#[cfg(test)]
+mod tests {
+    use super::super::waiting::model::Thread;
+    use super::*;
+
+    #[test]
+    fn a_lock_that_somebody_takes_no_times_is_taken_once() {
+        for is_reentrant in [false, true] {
+            let latch = Arc::new(Latch::new(is_reentrant));
+            let caller = Thread { id: 7, is_alive: true };
+            assert!(latch.acquire(&caller, 0, Duration::ZERO).expect("it is free").is_some());
+            latch.release(caller.id).expect("the caller has it");
+            assert!(latch.release(caller.id).expect_err("it is free").is_invalid_input());
+        }
+    }
+}

@@ -24,8 +24,7 @@
 //! - A consumer died with an item: [`JoinableQueue::join`] fails, once, where
 //!   [that in shared memory](crate::JoinableQueue::join) goes on and counts it. And any process may
 //!   call [`task_done`](JoinableQueue::task_done).
-//! - A queue with a limit is made by [`bounded_queue`](Manager::bounded_queue), and
-//!   [`shutdown`](Queue::shutdown) always drops what is inside.
+//! - A queue with a limit is made by [`bounded_queue`](Manager::bounded_queue).
 //!
 //! # What a client can do, and what not
 //!
@@ -50,6 +49,7 @@ mod control;
 mod dict;
 mod event;
 mod imap;
+mod items;
 mod life;
 mod link;
 mod list;
@@ -68,6 +68,7 @@ mod semaphore;
 mod server;
 mod session;
 mod set;
+mod slice;
 // Their servers enter through the hook.
 #[cfg(all(test, feature = "hook"))]
 mod tests;
@@ -81,6 +82,7 @@ pub use condition::{Condition, Guard};
 pub use dict::Dict;
 pub use event::Event;
 pub use imap::Imap;
+pub use items::Items;
 pub use life::{Manager, ManagerBuilder};
 pub use list::List;
 pub use lock::{Lock, LockGuard, RLock, RLockGuard};

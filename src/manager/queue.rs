@@ -1,12 +1,13 @@
 //! `Queue` and `JoinableQueue`.
 
+use super::items::Items;
 use super::proxy::proxy_type;
 use super::waiting::Room;
 use crate::Given;
 use crate::entry::{Caller, Departure};
 use crate::error::Kind;
 use crate::manager::Manager;
-use crate::{Data, Error, Execution, Result};
+use crate::{Data, Error, Execution, Result, Shutdown};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -94,8 +95,9 @@ fn closed() -> Error {
     Error::new(Kind::Closed, "the manager's queue is closed: it takes no more items, and has none")
 }
 
-fn timed_out(what: &'static str) -> Error {
-    Error::new(Kind::Timeout(Execution::NotStarted), what)
+fn timed_out(what: &str, timeout: Duration) -> Error {
+    let kind = Kind::Timeout(Execution::NotStarted);
+    Error::new(kind, format!("{what} within {timeout:?}"))
 }
 
 impl<T: Send + Sync + 'static> Line<T> {
@@ -234,7 +236,7 @@ impl Manager {
     /// # Errors
     /// As [`Manager::create`].
     pub fn queue<T: Data + Send + Sync>(&self) -> Result<Queue<T>> {
-        self.hold_raw(|()| Ok(Line::<T>::new(usize::MAX, false)), ()).map(Queue)
+        self.hold_raw(|()| Ok(Line::<T>::new(UNBOUNDED, false)), ()).map(Queue)
     }
 
     /// Makes a queue for at most `capacity` items at a time.
@@ -253,7 +255,7 @@ impl Manager {
     /// # Errors
     /// As [`Manager::create`].
     pub fn joinable_queue<T: Data + Send + Sync>(&self) -> Result<JoinableQueue<T>> {
-        self.hold_raw(|()| Ok(Line::<T>::new(usize::MAX, true)), ()).map(JoinableQueue)
+        self.hold_raw(|()| Ok(Line::<T>::new(UNBOUNDED, true)), ()).map(JoinableQueue)
     }
 
     /// Makes a joinable queue for at most `capacity` items at a time.
@@ -317,9 +319,7 @@ macro_rules! queue_methods {
             pub fn put_timeout(&self, item: impl Given<T>, timeout: Duration) -> Result<()> {
                 match self.put_within(item.given(), timeout)? {
                     true => Ok(()),
-                    false => {
-                        Err(timed_out("the manager's queue stayed full for the whole timeout"))
-                    }
+                    false => Err(timed_out("there was no room in the manager's queue", timeout)),
                 }
             }
 
@@ -353,22 +353,14 @@ macro_rules! queue_methods {
             /// # Errors
             /// [`is_timeout`](Error::is_timeout) if it passed; otherwise as [`get`](Self::get).
             pub fn get_timeout(&self, timeout: Duration) -> Result<T> {
-                self.get_within(timeout)?.ok_or_else(|| {
-                    timed_out("no item came to the manager's queue within the timeout")
-                })
+                let got = self.get_within(timeout)?;
+                got.ok_or_else(|| timed_out("no item came to the manager's queue", timeout))
             }
 
             /// Takes item after item until the queue is closed and empty.
-            pub fn iter(&self) -> impl Iterator<Item = Result<T>> {
-                let mut is_over = false;
-                std::iter::from_fn(move || {
-                    if is_over {
-                        return None;
-                    }
-                    let item = self.get();
-                    is_over = item.is_err();
-                    (!item.as_ref().is_err_and(Error::is_closed)).then_some(item)
-                })
+            #[must_use]
+            pub fn iter(&self) -> Items<'_, T> {
+                Items::new(|| self.get())
             }
 
             /// The number of items in the queue.
@@ -392,6 +384,15 @@ macro_rules! queue_methods {
                 self.0.raw(is_full, ())
             }
 
+            /// The most items that can be in the queue; `None` if it is not bounded.
+            pub fn capacity(&self) -> Result<Option<usize>> {
+                let capacity = |line: &Arc<Line<T>>, _: &dyn Caller, ()| {
+                    Ok(line.0.look(|state| state.capacity))
+                };
+                let capacity: usize = self.0.raw(capacity, ())?;
+                Ok((capacity != UNBOUNDED).then_some(capacity))
+            }
+
             /// Closes the queue: it takes no more items, and gives those that it has. Closing it
             /// again changes nothing.
             pub fn close(&self) -> Result<()> {
@@ -399,10 +400,14 @@ macro_rules! queue_methods {
                 self.0.raw(close, ())
             }
 
-            /// Closes the queue and drops the items that are in it.
-            pub fn shutdown(&self) -> Result<()> {
-                let close = |line: &Arc<Line<T>>, _: &dyn Caller, ()| Ok(line.close(true));
-                self.0.raw(close, ())
+            /// Ends the queue: as [`close`](Self::close), or at once, and drops the items that are
+            /// in it. Whoever waits is woken.
+            pub fn shutdown(&self, how: Shutdown) -> Result<()> {
+                let close = |line: &Arc<Line<T>>, _: &dyn Caller, (and_empty,): (bool,)| {
+                    line.close(and_empty);
+                    Ok(())
+                };
+                self.0.raw(close, (&(how == Shutdown::Immediate),))
             }
 
             /// Whether the queue is closed.
@@ -413,8 +418,20 @@ macro_rules! queue_methods {
                 self.0.raw(is_closed, ())
             }
         }
+
+        impl<'a, T: Data + Send + Sync> IntoIterator for &'a $name<T> {
+            type Item = Result<T>;
+            type IntoIter = Items<'a, T>;
+
+            fn into_iter(self) -> Items<'a, T> {
+                self.iter()
+            }
+        }
     };
 }
+
+/// The capacity of a queue that has no limit.
+const UNBOUNDED: usize = usize::MAX;
 
 queue_methods!(Queue);
 queue_methods!(JoinableQueue);
@@ -447,7 +464,7 @@ impl<T: Data + Send + Sync> JoinableQueue<T> {
     pub fn join_timeout(&self, timeout: Duration) -> Result<()> {
         match self.join_within(timeout)? {
             true => Ok(()),
-            false => Err(timed_out("items of the manager's queue are still to be done")),
+            false => Err(timed_out("not all items of the manager's queue were done", timeout)),
         }
     }
 

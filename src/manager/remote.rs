@@ -130,7 +130,7 @@ impl Way {
     fn connect(&self, hello: Hello) -> Result<Line> {
         let client = Client::builder().key(&self.key).service(service()).remedy(REMEDY);
         let line: Line = client.connect(self.address.clone())?;
-        line.send_bytes(&small(&hello))?;
+        line.send_bytes(small(&hello))?;
         Ok(line)
     }
 
@@ -197,7 +197,7 @@ impl Remote {
         if let Some(base) = base.filter(|base| base.generation == fork::generation()) {
             // If the server is gone, or does not read, so is everything that it keeps for us when
             // the connection ends.
-            let _ = base.line.send_bytes_timeout(&small(&release), Duration::from_secs(10));
+            let _ = base.line.send_bytes_timeout(small(&release), Duration::from_secs(10));
         }
     }
 }

@@ -68,7 +68,7 @@ impl Permits {
             }
             count.news |= panicked;
             // Somebody may have released a permit too many by hand.
-            count.available = (count.available + 1).min(count.limit);
+            count.available = count.available.saturating_add(1).min(count.limit);
         });
     }
 
@@ -267,3 +267,19 @@ macro_rules! semaphore_methods {
 
 semaphore_methods!(Semaphore);
 semaphore_methods!(BoundedSemaphore);
+
+#[cfg(test)]
+mod tests {
+    use super::super::waiting::model::Thread;
+    use super::*;
+
+    #[test]
+    fn a_permit_that_comes_back_to_as_many_as_there_can_be_is_one_too_many_and_no_more() {
+        let permits = Arc::new(Permits::new(u32::MAX, u32::MAX));
+        let caller = Thread { id: 7, is_alive: true };
+        assert!(permits.acquire(&caller, true, Duration::ZERO).expect("a permit"));
+        permits.release(1).expect("there is room for it");
+        permits.give_back(caller.id, false);
+        assert_eq!(permits.0.look(|count| count.available), u32::MAX);
+    }
+}

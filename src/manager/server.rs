@@ -322,7 +322,7 @@ impl Server {
             }
             remotes.insert(client, Arc::downgrade(&tokens));
         }
-        if line.send_bytes(&id.to_ne_bytes()).is_err() {
+        if line.send_bytes(id.to_ne_bytes()).is_err() {
             return;
         }
         while let Ok(bytes) = line.recv_bytes(remote::SMALL) {

@@ -12,7 +12,7 @@ use crate::wire::handles::{self, Carried};
 use crate::wire::travel::Handle;
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// A thread of a client.
@@ -23,6 +23,8 @@ struct Client {
     tokens: Option<Arc<Tokens>>,
     /// Where it has something that is to be taken from it when it goes.
     holders: Mutex<Vec<Weak<dyn Departure>>>,
+    /// Who sent news with the last answer. The next request shows that they were heard.
+    teller: Mutex<Option<Weak<dyn Departure>>>,
     /// Whether it has said that it goes.
     said_so: AtomicBool,
 }
@@ -36,6 +38,15 @@ impl Drop for Client {
             // Relaxed: whoever drops it is the only one that has it.
             holder.departed(self.id, self.said_so.load(Ordering::Relaxed));
         }
+        if let Some(teller) = self.told().take().and_then(|teller| teller.upgrade()) {
+            teller.unheard();
+        }
+    }
+}
+
+impl Client {
+    fn told(&self) -> MutexGuard<'_, Option<Weak<dyn Departure>>> {
+        self.teller.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -61,6 +72,10 @@ impl Caller for Client {
             holders.push(holder);
         }
     }
+
+    fn tells(&self, teller: Weak<dyn Departure>) {
+        *self.told() = Some(teller);
+    }
 }
 
 /// What a client's thread is to the server, on whatever thread of the server.
@@ -83,8 +98,14 @@ impl Session {
         tokens: Option<Arc<Tokens>>,
     ) -> Box<Self> {
         let manager = Arc::new(Control { server: server.clone(), tokens: tokens.clone() });
-        let (holders, said_so) = (Mutex::default(), AtomicBool::new(false));
-        let client = Client { id: server.number(), channel, tokens, holders, said_so };
+        let client = Client {
+            id: server.number(),
+            channel,
+            tokens,
+            holders: Mutex::default(),
+            teller: Mutex::default(),
+            said_so: AtomicBool::new(false),
+        };
         Box::new(Self { client, manager, channels: Channels::default() })
     }
 
@@ -143,6 +164,7 @@ impl Session {
             client.said_so.store(true, Ordering::Relaxed);
             return false;
         }
+        *client.told() = None;
         let (bytes, carried) = reply(server, &self.manager, client, packet);
         match client.channel.send(&bytes, &carried) {
             Ok(()) => true,

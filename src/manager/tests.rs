@@ -269,26 +269,26 @@ fn garbage_over_connections_hurts_nobody() {
     let encoded = |hello: Hello| postcard::to_stdvec(&hello).expect("encode");
     let mut dice = Dice(5);
     for _ in 0..50 {
-        connect().send_bytes(&dice.bytes(200)).expect("send");
+        connect().send_bytes(dice.bytes(200)).expect("send");
     }
     // The channel of a process that has no base.
     let stray = connect();
-    stray.send_bytes(&encoded(Hello::Channel { client: (1, 2) })).expect("send");
+    stray.send_bytes(encoded(Hello::Channel { client: (1, 2) })).expect("send");
     assert!(stray.recv_bytes(64).is_err());
     // A base that gives back what it never had, and garbage.
     let base = connect();
-    base.send_bytes(&encoded(Hello::Base { client: (3, 4) })).expect("send");
+    base.send_bytes(encoded(Hello::Base { client: (3, 4) })).expect("send");
     assert_eq!(base.recv_bytes(64).expect("the name").len(), 16);
     let again = connect();
-    again.send_bytes(&encoded(Hello::Base { client: (3, 4) })).expect("send");
+    again.send_bytes(encoded(Hello::Base { client: (3, 4) })).expect("send");
     assert!(again.recv_bytes(64).is_err(), "somebody has that name");
     for number in 0..10 {
         let release = Release { number, times: u64::MAX };
-        base.send_bytes(&postcard::to_stdvec(&release).expect("encode")).expect("send");
+        base.send_bytes(postcard::to_stdvec(&release).expect("encode")).expect("send");
     }
     // Requests: of an object that this process has no proxy of, which is known by its number.
     let line = connect();
-    line.send_bytes(&encoded(Hello::Channel { client: (3, 4) })).expect("send");
+    line.send_bytes(encoded(Hello::Channel { client: (3, 4) })).expect("send");
     let (len, _) = entries();
     for round in 0..500u64 {
         let mut request = message::begin_request(len.wrapping_add(dice.roll() % 64), round % 8);
@@ -297,7 +297,7 @@ fn garbage_over_connections_hurts_nobody() {
         line.send_bytes(&request).expect("send");
         line.recv_bytes(1 << 20).expect("a reply");
     }
-    base.send_bytes(&[0xff; 40]).expect("send");
+    base.send_bytes([0xff; 40]).expect("send");
     is_well(&list);
     assert_eq!(manager.objects().expect("it lives"), 1);
 }

@@ -48,20 +48,10 @@ impl<T> Room<T> {
         mut attempt: impl FnMut(&mut T) -> Option<R>,
     ) -> Option<R> {
         let mut state = self.lock();
-        if let Some(result) = attempt(&mut state) {
-            drop(state);
-            self.changed.notify_all();
-            return Some(result);
-        }
         let deadline = Deadline::after(timeout);
         loop {
-            let left = deadline.remaining().unwrap_or(SLICE);
-            if left.is_zero() {
-                return None;
-            }
-            let slept = self.changed.wait_timeout(state, left.min(SLICE));
-            state = slept.unwrap_or_else(PoisonError::into_inner).0;
-            // What it gets would be lost. A look costs a microsecond, a sleep ten.
+            // What it gets would be lost. Also the first time: its request may have lain there for
+            // long. With the lock, so that nothing that comes after its death is for it.
             if !caller.is_alive() {
                 return None;
             }
@@ -70,6 +60,52 @@ impl<T> Room<T> {
                 self.changed.notify_all();
                 return Some(result);
             }
+            let left = deadline.remaining().unwrap_or(SLICE);
+            if left.is_zero() {
+                return None;
+            }
+            let slept = self.changed.wait_timeout(state, left.min(SLICE));
+            state = slept.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod model {
+    use super::*;
+    use crate::entry::Departure;
+    use std::sync::Weak;
+
+    /// A client's thread that says of itself whether it is there.
+    #[derive(Debug)]
+    pub(in crate::manager) struct Thread {
+        pub(in crate::manager) id: u64,
+        pub(in crate::manager) is_alive: bool,
+    }
+
+    impl Caller for Thread {
+        fn id(&self) -> u64 {
+            self.id
+        }
+        fn is_alive(&self) -> bool {
+            self.is_alive
+        }
+        fn holds(&self, _: Weak<dyn Departure>) {}
+        fn tells(&self, _: Weak<dyn Departure>) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_already_is_not_for_a_caller_that_is_gone() {
+        let room = Room::new(1);
+        let gone = model::Thread { id: 1, is_alive: false };
+        let take = |items: &mut u32| items.checked_sub(1).map(|left| *items = left);
+        assert!(room.wait(&gone, Duration::MAX, take).is_none());
+        assert!(room.wait(&gone, Duration::ZERO, take).is_none());
+        assert_eq!(room.look(|items| *items), 1);
     }
 }

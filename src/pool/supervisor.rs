@@ -99,7 +99,7 @@ fn fall_asleep(engine: &Engine) -> Deadline {
     if is_flood {
         std::thread::sleep(FLOOD_PAUSE);
     }
-    Deadline::after(Duration::ZERO)
+    Deadline::now()
 }
 
 /// Handles events. The results are collected by the next attempt to fall asleep.

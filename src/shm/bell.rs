@@ -30,6 +30,7 @@ pub(crate) struct Rung(Option<u64>);
 
 /// Gets ready to sleep. Under the lock.
 pub(crate) fn arm<W: Bed>(word: &W) -> Armed {
+    // Relaxed, here and below: the compare-and-swap that follows compares again.
     let mut seen = word.load(Ordering::Relaxed);
     loop {
         let new = (seen | ASLEEP).wrapping_add(ARMED);

@@ -25,16 +25,16 @@ pub(crate) struct Growing(Memory);
 
 impl Growing {
     /// Makes an object whose first window has its memory, all zero but for what says its kind.
-    pub(crate) fn create(kind: Kind, count: u64) -> io::Result<Self> {
-        Memory::create_sparse(kind, count, FIRST as usize, FILE as usize).map(Self)
+    pub(crate) fn create(kind: Kind, shape: u64, count: u64) -> io::Result<Self> {
+        Memory::create_sparse(kind, shape, count, FIRST as usize, FILE as usize).map(Self)
     }
 
     /// The memory of an object that was received.
     ///
     /// # Errors
     /// As [`Memory::open`].
-    pub(crate) fn open(object: Arc<Object>, kind: Kind) -> io::Result<Self> {
-        Memory::open_sparse(object, kind, FIRST as usize).map(Self)
+    pub(crate) fn open(object: Arc<Object>, kind: Kind, shape: u64) -> io::Result<Self> {
+        Memory::open_sparse(object, kind, shape, FIRST as usize).map(Self)
     }
 
     /// The object.
@@ -69,6 +69,10 @@ impl Growing {
     /// # Errors
     /// If it is not, or outside of the file; and if it cannot be mapped.
     pub(crate) fn copy_out(&self, at: u64, target: &mut [u8]) -> io::Result<()> {
+        if target.is_empty() {
+            // Where nothing is may be the end of a window, and the next one be of no use.
+            return Ok(());
+        }
         let (segment, at) = self.locate(at, target.len() as u64)?;
         segment.copy_out(at, target);
         Ok(())
@@ -79,6 +83,9 @@ impl Growing {
     /// # Errors
     /// As [`copy_out`](Self::copy_out).
     pub(crate) fn copy_in(&self, at: u64, source: &[u8]) -> io::Result<()> {
+        if source.is_empty() {
+            return Ok(());
+        }
         let (segment, at) = self.locate(at, source.len() as u64)?;
         segment.copy_in(at, source);
         Ok(())
@@ -137,8 +144,8 @@ mod tests {
 
     #[test]
     fn what_one_handle_writes_anywhere_another_one_reads() {
-        let one = Growing::create(KIND, 0).expect("create");
-        let other = Growing::open(one.object().clone(), KIND).expect("open");
+        let one = Growing::create(KIND, 0, 0).expect("create");
+        let other = Growing::open(one.object().clone(), KIND, 0).expect("open");
         for at in [FIRST - 64, FIRST, 2 * FIRST, 3 * FIRST - 64, 64 * FIRST, 127 * FIRST] {
             one.reserve(at, 64).expect("memory");
             one.copy_in(at, &[7; 64]).expect("a place");
@@ -153,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_is_outside_or_across_two_windows_is_refused() {
-        let growing = Growing::create(KIND, 0).expect("create");
+        let growing = Growing::create(KIND, 0, 0).expect("create");
         for at in [FILE, 1 << 50, u64::MAX - 7, 4] {
             assert!(growing.word(at).is_err(), "{at}");
         }
@@ -163,8 +170,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_can_be_copied_anywhere_and_maps_nothing() {
+        let growing = Growing::create(KIND, 0, 0).expect("create");
+        for at in [FIRST, FILE, u64::MAX] {
+            growing.copy_in(at, &[]).expect("nothing");
+            growing.copy_out(at, &mut []).expect("nothing");
+        }
+    }
+
+    #[test]
     fn memory_that_was_given_back_is_zero_and_can_be_had_again() {
-        let growing = Growing::create(KIND, 0).expect("create");
+        let growing = Growing::create(KIND, 0, 0).expect("create");
         let before = growing.memory_len().expect("stat");
         growing.reserve(FIRST, 1 << 20).expect("memory");
         growing.copy_in(FIRST, &[1; 100]).expect("a place");

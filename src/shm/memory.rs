@@ -20,16 +20,21 @@ impl Kind {
         Self { name }
     }
 
-    /// A number for the name (FNV-1a).
+    /// A number for the name.
     const fn tag(self) -> u64 {
-        let bytes = self.name.as_bytes();
-        let (mut hash, mut index) = (0xcbf2_9ce4_8422_2325_u64, 0);
-        while index < bytes.len() {
-            hash = (hash ^ bytes[index] as u64).wrapping_mul(0x0100_0000_01b3);
-            index += 1;
-        }
-        hash
+        number_of(self.name)
     }
+}
+
+/// A number for a name (FNV-1a), the same in all processes.
+pub(crate) const fn number_of(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    let (mut hash, mut index) = (0xcbf2_9ce4_8422_2325_u64, 0);
+    while index < bytes.len() {
+        hash = (hash ^ bytes[index] as u64).wrapping_mul(0x0100_0000_01b3);
+        index += 1;
+    }
+    hash
 }
 
 const KIND: usize = 0;
@@ -69,19 +74,25 @@ impl Memory {
     /// first `there` bytes.
     pub(crate) fn create_sparse(
         kind: Kind,
+        shape: u64,
         count: u64,
         there: usize,
         len: usize,
     ) -> io::Result<Self> {
         let object = Object::create_sparse(kind.name, len, there)?;
-        label(object.map(Access::Sparse, there)?, kind, 0, count);
-        Self::open_sparse(object, kind, there)
+        label(object.map(Access::Sparse, there)?, kind, shape, count);
+        Self::open_sparse(object, kind, shape, there)
     }
 
     /// As [`open`](Self::open), of a sparse object: the memory of its first `there` bytes.
-    pub(crate) fn open_sparse(object: Arc<Object>, kind: Kind, there: usize) -> io::Result<Self> {
+    pub(crate) fn open_sparse(
+        object: Arc<Object>,
+        kind: Kind,
+        shape: u64,
+        there: usize,
+    ) -> io::Result<Self> {
         let segment = object.map(Access::Sparse, there)?;
-        let (start, len, count) = checked(segment, kind, 0)?;
+        let (start, len, count) = checked(segment, kind, shape)?;
         Ok(Self { object, start, len, count })
     }
 

@@ -100,7 +100,7 @@ impl<T: Table> Words<'_, T> {
 
     /// Reads if that needs no waiting.
     pub(crate) fn try_read(&self, me: u64) -> Option<(u32, Taken)> {
-        let seat = self.seat(me, Deadline::after(std::time::Duration::ZERO))?;
+        let seat = self.seat(me, Deadline::now())?;
         for _ in 0..2 {
             match self.announce(seat) {
                 Found::Reading(taken) => return Some((seat, taken)),
@@ -178,9 +178,7 @@ impl<T: Table> Words<'_, T> {
     pub(crate) fn try_write(&self, me: u64) -> Option<Taken> {
         let taken = lock::try_take(self.writer, me)?;
         // Readers that have died do not count, so each is looked at closely, once.
-        self.finish_write(me, taken, Deadline::after(std::time::Duration::ZERO), |owner, _| {
-            owner::is_dead(owner, Look::Close)
-        })
+        self.finish_write(me, taken, Deadline::now(), |owner, _| owner::is_dead(owner, Look::Close))
     }
 
     fn finish_write(

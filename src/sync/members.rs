@@ -13,15 +13,16 @@
 use crate::shm::memory::Memory;
 use crate::shm::owner;
 use crate::shm::seats::{SEATS, Seats, Table};
-use std::cell::{Cell, RefCell};
+use crate::sys::lasting::Lasting;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 thread_local! {
     /// While a context is decoded: the members in it.
-    static NOTED: RefCell<Option<Vec<Weak<Member>>>> = const { RefCell::new(None) };
+    static NOTED: Lasting<Vec<Weak<Member>>> = const { Lasting::new() };
     /// While tasks run: the members that the present one received.
-    static RECEIVED: RefCell<Option<Vec<Weak<Member>>>> = const { RefCell::new(None) };
+    static RECEIVED: Lasting<Vec<Weak<Member>>> = const { Lasting::new() };
     /// Whether it received any: looked at after each task, however small.
     static HAS_RECEIVED: Cell<bool> = const { Cell::new(false) };
 }
@@ -46,12 +47,12 @@ impl Member {
     pub(super) fn join(memory: &Memory, table: usize) -> Arc<Self> {
         let (seat, process) = (AtomicU32::new(NONE), owner::my_process());
         let member = Arc::new(Self { memory: memory.clone(), table, seat, process });
-        let note = |list: &mut Option<Vec<Weak<Self>>>| {
-            list.as_mut().map(|list| list.push(Arc::downgrade(&member))).is_some()
+        let note = |list: Option<&mut Vec<Weak<Self>>>| {
+            list.map(|list| list.push(Arc::downgrade(&member))).is_some()
         };
-        if !NOTED.with_borrow_mut(note) {
+        if !NOTED.with(|noted| noted.with(note)) {
             member.sit();
-            if RECEIVED.with_borrow_mut(note) {
+            if RECEIVED.with(|received| received.with(note)) {
                 HAS_RECEIVED.set(true);
             }
         }
@@ -104,9 +105,9 @@ impl Members {
     /// Runs `decode`, which does not unwind, and returns the members that it made; they have no
     /// seats yet.
     pub(crate) fn noting<R>(decode: impl FnOnce() -> R) -> (R, Self) {
-        let outer = NOTED.replace(Some(Vec::new()));
+        let outer = NOTED.with(|noted| noted.replace(Some(Vec::new())));
         let result = decode();
-        let noted = NOTED.replace(outer);
+        let noted = NOTED.with(|noted| noted.replace(outer));
         (result, Self(noted.unwrap_or_default()))
     }
 
@@ -137,7 +138,7 @@ impl Tasks {
     pub(crate) fn begin() -> Self {
         // Of a process that forked in the middle of a task, nothing is this one's.
         HAS_RECEIVED.set(false);
-        RECEIVED.set(Some(Vec::new()));
+        RECEIVED.with(|received| received.replace(Some(Vec::new())));
         Self(())
     }
 
@@ -153,7 +154,7 @@ impl Tasks {
     #[cold]
     fn dismiss() {
         HAS_RECEIVED.set(false);
-        let received = RECEIVED.with_borrow_mut(|received| received.as_mut().map(std::mem::take));
+        let received = RECEIVED.with(|received| received.with(|list| list.map(std::mem::take)));
         let kept = received.iter().flatten().filter_map(Weak::upgrade);
         kept.for_each(|member| member.stand_up());
     }
@@ -162,7 +163,7 @@ impl Tasks {
 impl Drop for Tasks {
     fn drop(&mut self) {
         self.one_is_over();
-        RECEIVED.set(None);
+        RECEIVED.with(Lasting::take);
     }
 }
 

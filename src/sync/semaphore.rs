@@ -364,7 +364,7 @@ macro_rules! semaphore {
             /// # Errors
             /// [`OwnerDied`], with the permit, if its last holder died with it.
             pub fn try_acquire(&self) -> Result<Option<Permit<'_>>, OwnerDied<Permit<'_>>> {
-                self.0.permit(Deadline::after(Duration::ZERO))
+                self.0.permit(Deadline::now())
             }
 
             /// As [`acquire`](Self::acquire), for `timeout` at most; `None` if it passed. Zero

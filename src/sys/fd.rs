@@ -6,6 +6,7 @@
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use std::collections::BTreeSet;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 
@@ -96,6 +97,18 @@ pub(crate) fn neutralise(fd: BorrowedFd<'_>) {
     if let Ok(null) = open_null() {
         // SAFETY: as in `neutralise_after_fork`: the number stays owned by whoever owns it.
         unsafe { libc::dup3(null.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) };
+    }
+}
+
+/// Replaces the descriptor of a socket by one whose other end is closed. Who waits on the old one
+/// goes on waiting on that.
+pub(crate) fn hang_up(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let (dead, _) = super::socket::pair()?;
+    // SAFETY: dup3 changes only the descriptor table, and in one step: the number is never free.
+    // It stays owned by whoever owns it, and refers to a socket as before.
+    match unsafe { libc::dup3(dead.as_raw_fd(), socket.as_raw_fd(), libc::O_CLOEXEC) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }
 

@@ -13,9 +13,9 @@ use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
-use nix::sys::uio::{pread, pwrite};
+use nix::sys::uio::{pread, pwrite, pwritev};
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Creates a memfd of `len` bytes whose size can never change again.
@@ -135,6 +135,19 @@ pub(crate) fn write_at(fd: impl AsFd, mut at: usize, mut bytes: &[u8]) -> io::Re
         }
     }
     Ok(())
+}
+
+/// As [`write_at`], of two parts, one after the other: in one call, if the kernel takes all of it.
+pub(crate) fn write_both_at(fd: impl AsFd, at: usize, parts: [&[u8]; 2]) -> io::Result<()> {
+    let offset = i64::try_from(at).map_err(|_| Errno::EFBIG)?;
+    let written = match pwritev(&fd, &parts.map(IoSlice::new), offset) {
+        Err(Errno::EINTR) => 0,
+        written => written?,
+    };
+    let first = parts[0].len();
+    write_at(&fd, at + written.min(first), parts[0].get(written..).unwrap_or_default())?;
+    let of_second = written.saturating_sub(first);
+    write_at(&fd, at + first + of_second, &parts[1][of_second..])
 }
 
 /// Reads the bytes from byte `at` on.

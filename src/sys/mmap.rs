@@ -192,8 +192,15 @@ impl Mapping {
         // From here on the drop unmaps, also when the advice is refused.
         let exclusive = AtomicBool::new(inherit == Inherit::No);
         let mapping = Self { start, len, generation: fork::generation(), exclusive };
-        if inherit == Inherit::No {
+        if sharing.contains(MapFlags::MAP_SHARED) {
+            // A core dump would walk through every byte that is reserved, and take memory for those
+            // that nobody has touched; files in /dev/shm are not in one, either. A refusal harms
+            // nobody.
             // SAFETY: the range was mapped just now and belongs to `mapping`.
+            let _ = unsafe { madvise(start.cast(), len, MmapAdvise::MADV_DONTDUMP) };
+        }
+        if inherit == Inherit::No {
+            // SAFETY: as above.
             unsafe { madvise(start.cast(), len, MmapAdvise::MADV_DONTFORK) }?;
             holes::add(start.addr().get(), len);
         }

@@ -6,6 +6,8 @@
 pub(crate) mod child;
 pub(crate) mod clock;
 pub(crate) mod epoll;
+#[cfg(test)]
+pub(crate) mod eventually;
 pub(crate) mod exit;
 pub(crate) mod fd;
 pub(crate) mod fork;
@@ -13,6 +15,7 @@ pub(crate) mod futex;
 mod holes;
 pub(crate) mod identity;
 pub(crate) mod image;
+pub(crate) mod lasting;
 pub(crate) mod lifeline;
 pub(crate) mod limits;
 pub(crate) mod memfd;

@@ -6,9 +6,10 @@
 //! time a handle can be neither serialised nor deserialised.
 
 use crate::shm::object::Object;
+use crate::sys::lasting::Lasting;
 use crate::sys::socket::MAX_FDS;
 use serde::{Deserialize, Deserializer, Serializer, de, ser};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -25,14 +26,14 @@ pub(crate) type Received = HashMap<u64, Arc<Object>>;
 
 thread_local! {
     /// The objects of the message that this thread is encoding.
-    static SENDING: RefCell<Option<Carried>> = const { RefCell::new(None) };
+    static SENDING: Lasting<Carried> = const { Lasting::new() };
     /// The objects that came with the message which this thread is decoding; in a pool worker those
     /// that it was sent and the parent has not dropped.
-    static RECEIVED: RefCell<Option<Received>> = const { RefCell::new(None) };
+    static RECEIVED: Lasting<Received> = const { Lasting::new() };
     /// Whether this thread is decoding a message.
     static DECODING: Cell<bool> = const { Cell::new(false) };
     /// The numbers of the objects that were found while something was decoded.
-    static FOUND: RefCell<Option<Vec<u64>>> = const { RefCell::new(None) };
+    static FOUND: Lasting<Vec<u64>> = const { Lasting::new() };
     /// Why a handle refused, in words: the encoding drops the text of an error.
     static REFUSAL: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
@@ -48,19 +49,20 @@ const _: () = assert!(MAX_HANDLES == 224);
 /// Sets a thread's cell for the time of `run`, then puts back what was there: calls nest, because
 /// the user's code runs in them.
 fn with<T, R>(
-    cell: &'static LocalKey<RefCell<Option<T>>>,
+    cell: &'static LocalKey<Lasting<T>>,
     value: T,
     run: impl FnOnce() -> R,
 ) -> (R, Option<T>) {
-    struct Restore<T: 'static>(&'static LocalKey<RefCell<Option<T>>>, Option<T>);
+    struct Restore<T: 'static>(&'static LocalKey<Lasting<T>>, Option<T>);
     impl<T> Drop for Restore<T> {
         fn drop(&mut self) {
-            self.0.replace(self.1.take());
+            let outer = self.1.take();
+            let _ = self.0.with(|cell| cell.replace(outer));
         }
     }
-    let restore = Restore(cell, cell.replace(Some(value)));
+    let restore = Restore(cell, cell.with(|cell| cell.replace(Some(value))));
     let result = run();
-    let value = cell.take();
+    let value = cell.with(Lasting::take);
     drop(restore);
     (result, value)
 }
@@ -75,12 +77,12 @@ pub(crate) fn collecting<R>(encode: impl FnOnce() -> R) -> (R, Carried) {
 
 /// The objects collected so far.
 pub(crate) fn take_collected() -> Carried {
-    SENDING.with_borrow_mut(|sending| sending.as_mut().map(std::mem::take).unwrap_or_default())
+    SENDING.with(|sending| sending.with(|sending| sending.map(std::mem::take))).unwrap_or_default()
 }
 
 /// Whether any object was collected.
 pub(crate) fn is_carrying() -> bool {
-    SENDING.with_borrow(|sending| sending.as_ref().is_some_and(|carried| !carried.is_empty()))
+    SENDING.with(|sending| sending.with(|sending| sending.is_some_and(|sent| !sent.is_empty())))
 }
 
 /// Runs `decode` with the objects that came with the message.
@@ -109,24 +111,24 @@ pub(crate) fn noting<R>(decode: impl FnOnce() -> R) -> (R, Vec<u64>) {
 
 /// From now on this thread finds these objects.
 pub(crate) fn install(received: Received) {
-    RECEIVED.set(Some(received));
+    drop(RECEIVED.with(|installed| installed.replace(Some(received))));
 }
 
 /// The objects that were installed are needed no longer.
 pub(crate) fn uninstall() {
-    RECEIVED.set(None);
+    drop(RECEIVED.with(Lasting::take));
 }
 
 /// One more object for this thread to find.
 pub(crate) fn admit(uid: u64, object: Arc<Object>) {
-    RECEIVED.with_borrow_mut(|received| {
-        received.get_or_insert_default().insert(uid, object);
-    });
+    let before =
+        RECEIVED.with(|received| received.with_default(|received| received.insert(uid, object)));
+    drop(before);
 }
 
 /// The sender has dropped an object.
 pub(crate) fn dismiss(uid: u64) {
-    let object = RECEIVED.with_borrow_mut(|received| received.as_mut()?.remove(&uid));
+    let object = RECEIVED.with(|received| received.with(|received| received?.remove(&uid)));
     drop(object);
 }
 
@@ -158,8 +160,8 @@ pub(crate) fn serialize<S: Serializer>(
     object: &Arc<Object>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let collected = SENDING.with_borrow_mut(|sending| {
-        let carried = sending.as_mut().ok_or(OUTSIDE)?;
+    let collect = |sending: Option<&mut Carried>| {
+        let carried = sending.ok_or(OUTSIDE)?;
         if carried.iter().any(|known| known.uid() == object.uid()) {
             return Ok(());
         }
@@ -168,8 +170,8 @@ pub(crate) fn serialize<S: Serializer>(
         }
         carried.push(object.clone());
         Ok(())
-    });
-    collected.map_err(refuse_encoding)?;
+    };
+    SENDING.with(|sending| sending.with(collect)).map_err(refuse_encoding)?;
     serializer.serialize_u64(object.uid())
 }
 
@@ -177,6 +179,11 @@ pub(crate) fn serialize<S: Serializer>(
 pub(crate) fn refuse_encoding<E: ser::Error>(what: &'static str) -> E {
     REFUSAL.set(Some(what));
     E::custom(what)
+}
+
+/// This process can take no more descriptors.
+pub(crate) fn no_descriptors() -> std::io::Error {
+    std::io::Error::from_raw_os_error(libc::EMFILE)
 }
 
 /// The error for a handle that cannot be decoded.
@@ -193,11 +200,11 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
     if !DECODING.get() {
         return Err(refuse_decoding(OUTSIDE));
     }
-    let found = RECEIVED.with_borrow(|received| {
+    let find = |received: Option<&mut Received>| {
         let missing = "a shared object that did not come with the message; if it was sent, this \
                        process has too many open files";
-        received.as_ref().and_then(|received| received.get(&uid)).cloned().ok_or(missing)
-    });
-    FOUND.with_borrow_mut(|found| found.as_mut().map(|found| found.push(uid)));
-    found.map_err(refuse_decoding)
+        received.and_then(|received| received.get(&uid).cloned()).ok_or(missing)
+    };
+    FOUND.with(|found| found.with(|found| found.map(|found| found.push(uid))));
+    RECEIVED.with(|received| received.with(find)).map_err(refuse_decoding)
 }

@@ -5,7 +5,7 @@
 //! The lockers are in one socket, the *cabinet*, and never leave it: to open one is to look at the
 //! message that it is in, which copies its descriptor (`SO_PEEK_OFF`; all entries have the same
 //! length). There are as many as were ever in use at the same time; the kernel has room for some
-//! hundred.
+//! two hundred.
 //!
 //! Which lockers are in use the store says (`shm/store`), under whose lock all of this happens.
 //! What is in one that is not in use was left there by somebody who died, and is thrown away by the
@@ -16,7 +16,7 @@ use crate::shm::object::Object;
 use crate::shm::store;
 use crate::sys::socket;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// The length of an entry of the cabinet.
@@ -46,7 +46,7 @@ impl Lockers {
     fn locker(&self, number: u32) -> io::Result<Option<OwnedFd>> {
         match socket::try_peek_at(self.0.fd(), number as usize * ENTRY, &mut Vec::new())? {
             socket::Received::Message(_, fds) => Ok(fds.into_iter().next()),
-            socket::Received::Short(_) => Err(no_descriptors()),
+            socket::Received::Short(_) => Err(handles::no_descriptors()),
             socket::Received::Closed | socket::Received::Nothing => Ok(None),
         }
     }
@@ -61,7 +61,7 @@ impl store::Lockers for Lockers {
             Some(locker) => locker,
             None => {
                 let new = socket::to_self()?;
-                if !send(self.0.fd(), &[0; ENTRY], &[new.as_fd()])? {
+                if !socket::try_send(self.0.fd(), &[0; ENTRY], &[new.as_fd()])? {
                     return Ok(false);
                 }
                 // Whoever died here has left a locker for the next one.
@@ -72,7 +72,7 @@ impl store::Lockers for Lockers {
         };
         empty(&locker);
         let uids: Vec<u8> = handles::numbers(what).into_iter().flat_map(u64::to_ne_bytes).collect();
-        send(locker.as_fd(), &uids, &handles::descriptors(what).collect::<Vec<_>>())
+        socket::try_send(&locker, &uids, &handles::descriptors(what).collect::<Vec<_>>())
     }
 
     fn look(&self, number: u32) -> io::Result<Received> {
@@ -86,7 +86,7 @@ impl store::Lockers for Lockers {
                     uids.chunks_exact(8).map(bytemuck::pod_read_unaligned).collect();
                 Ok(handles::receive(&uids, fds.into_iter()).collect())
             }
-            socket::Received::Short(_) => Err(no_descriptors()),
+            socket::Received::Short(_) => Err(handles::no_descriptors()),
             socket::Received::Closed | socket::Received::Nothing => Ok(Received::new()),
         }
     }
@@ -98,34 +98,13 @@ impl store::Lockers for Lockers {
     }
 }
 
-/// Throws away what is in a locker.
+/// Throws away what is in a locker. A peer that goes on sending is not waited for.
 fn empty(locker: &OwnedFd) {
-    // What is no message of ours is thrown away by reading it, too; a peer that goes on sending is
-    // not waited for.
     for _ in 0..1000 {
-        match socket::try_recv(locker, &mut Vec::new()) {
-            Ok(socket::Received::Nothing) => return,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {}
-            Err(_) => return,
+        if !socket::discard(locker) {
+            return;
         }
     }
-}
-
-/// Sends a message; false if the kernel has no room for it now.
-fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<bool> {
-    match socket::send(socket, bytes, fds, false) {
-        Ok(()) => Ok(true),
-        // The kernel allows a user only so many descriptors on their way.
-        Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => Ok(false),
-        Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-fn no_descriptors() -> io::Error {
-    io::Error::from_raw_os_error(libc::EMFILE)
 }
 
 #[cfg(test)]
@@ -167,7 +146,7 @@ mod tests {
     fn a_locker_that_a_dead_one_left_is_used() {
         let lockers = Lockers::create().expect("socket");
         let orphan = socket::to_self().expect("socket");
-        assert!(send(lockers.0.fd(), &[0; ENTRY], &[orphan.as_fd()]).expect("send"));
+        assert!(socket::try_send(lockers.0.fd(), &[0; ENTRY], &[orphan.as_fd()]).expect("send"));
         for number in 0..3 {
             assert!(lockers.fill(number, &objects(1)).expect("fill"));
             assert_eq!(lockers.look(number).expect("look").len(), 1);

@@ -11,21 +11,23 @@ use std::time::{Duration, Instant};
 /// How long anything may take before the test counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Aborts the test binary if it is not dropped within [`PATIENCE`]: a hang becomes a failure.
+/// How long a test may take: longer than any does on a machine that is slow and has much else to
+/// do.
+pub const WATCH: Duration = Duration::from_secs(900);
+
+/// How often [`wait_until`] looks at least: a machine that stood still has not waited.
+const LOOKS: u32 = 10_000;
+
+/// Aborts the test binary if it is not dropped within [`WATCH`]: a hang becomes a failure.
 #[derive(Debug)]
 pub struct Watchdog(#[allow(dead_code, reason = "its drop ends the thread")] Sender<()>);
 
 impl Watchdog {
     /// Watches over what `name` says.
     pub fn new(name: &'static str) -> Self {
-        Self::with_patience(name, PATIENCE)
-    }
-
-    /// Watches with a patience of its own.
-    pub fn with_patience(name: &'static str, patience: Duration) -> Self {
         let (sender, receiver) = channel::<()>();
         std::thread::spawn(move || {
-            if receiver.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            if receiver.recv_timeout(WATCH) == Err(RecvTimeoutError::Timeout) {
                 // Past the capture of libtest: this is the last that is heard of the process.
                 let text = format!("WATCHDOG: `{name}` hangs\n");
                 let _ = std::io::stderr().write_all(text.as_bytes());
@@ -47,7 +49,9 @@ impl Scratch {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("multiproc-test-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).expect("a scratch directory");
+        // Whoever had this number before may have been killed.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).expect("a scratch directory");
         Self(path)
     }
 
@@ -95,9 +99,11 @@ pub fn wait_for(path: &str) {
 /// Waits until something is so; fails if it takes longer than [`PATIENCE`].
 #[track_caller]
 pub fn wait_until(what: &str, so: impl Fn() -> bool) {
-    let start = Instant::now();
+    let (start, mut looks) = (Instant::now(), 0);
     while !so() {
-        assert!(start.elapsed() < PATIENCE, "it never came to pass: {what}");
+        looks += 1;
+        let has_patience = start.elapsed() < PATIENCE || looks < LOOKS;
+        assert!(has_patience, "it never came to pass: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -7,8 +7,6 @@ use super::processes::own_children;
 use super::wait_until;
 use std::process::{Child, Command, ExitCode, Stdio};
 
-const PATIENCE_OF_A_CASE: u32 = 150;
-
 /// A case: its name and its function.
 pub type Case = (&'static str, fn());
 
@@ -27,8 +25,7 @@ pub fn main(cases: &[Case], helpers: &[Case]) -> ExitCode {
     {
         let mut known = cases.iter().chain(helpers);
         let (_, run) = known.find(|(known, _)| known == name).expect("a known case or helper");
-        // SAFETY: alarm has no preconditions.
-        unsafe { libc::alarm(PATIENCE_OF_A_CASE) };
+        super::watchdog();
         run();
         return ExitCode::SUCCESS;
     }

@@ -28,3 +28,11 @@ pub fn send(socket: i32, bytes: &[u8]) -> bool {
         unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
     sent >= 0
 }
+
+/// Whether something waits in a socket.
+pub fn has_something(socket: i32) -> bool {
+    let mut byte = 0_u8;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: the kernel writes one byte at most, to one that lives.
+    unsafe { libc::recv(socket, (&raw mut byte).cast(), 1, flags) >= 0 }
+}

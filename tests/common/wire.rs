@@ -84,6 +84,8 @@ impl Raw {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
+                // A read with a timeout is not begun again after this process was stopped.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("it did not end: {error}"),
             }
         }

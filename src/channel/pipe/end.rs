@@ -6,9 +6,9 @@ use crate::error::Kind;
 use crate::shm::bytes::CopyOut;
 use crate::shm::memory;
 use crate::shm::object::Object;
-use crate::shm::ring::{Got, Next, Progress, Put, Receiving, Ring, Room, SPARE, Sending};
-use crate::sys::clock::Deadline;
-use crate::wire::handles::{Carried, Received};
+use crate::shm::ring::{Got, Next, Put, Receiving, Ring, Room, Sending};
+use crate::sys::clock::{self, Deadline};
+use crate::wire::handles::{self, Carried, Received};
 use crate::wire::post::Post;
 use crate::wire::travel::Handle;
 use crate::{Error, Execution, Result};
@@ -16,11 +16,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 const KIND: memory::Kind = memory::Kind::new("multiproc-pipe");
-/// The word of a ring's memory that tells pipes of different messages apart.
-const SHAPE: usize = SPARE;
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,73 +51,51 @@ pub(super) struct End {
 }
 
 /// When the writing side last looked whether the other side is there.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Watch {
-    /// How far the readers were then; all ones before the first look.
-    progress: AtomicU64,
-    /// In microseconds since `start`.
+    /// How often readers that were dropped had said so then.
+    told: AtomicU64,
+    /// On the clock of [`clock::ticks`]; zero if the next look is due at once.
     looked: AtomicU64,
-    start: Instant,
 }
 
-/// How long a look is good, in microseconds, while the readers take nothing.
-const FRESH: u64 = 20;
+/// How long a look is good: 20 us at 2.5 GHz.
+const FRESH: u64 = 50_000;
 
 impl Watch {
-    fn new() -> Self {
-        Self {
-            progress: AtomicU64::new(u64::MAX),
-            looked: AtomicU64::new(0),
-            start: Instant::now(),
-        }
-    }
-
-    /// Whether to look now: if the reader says so, or has taken nothing for a while. If it has
-    /// just taken something it was there a moment ago, which is as much as a look would tell.
+    /// Whether to look now: if a reader says so, or if it was long ago.
     #[inline]
-    fn is_due(&self, progress: Progress) -> bool {
-        // Relaxed: a wrong answer is a look too many, or one message later.
-        let before = self.progress.swap(progress.word(), Ordering::Relaxed);
-        if progress.tells() || before == u64::MAX {
-            return true;
-        }
-        if before != progress.word() {
+    fn is_due(&self, ring: &Ring) -> bool {
+        let (told, now) = (ring.told(), clock::ticks());
+        // Relaxed, all of them: a wrong answer is a look too many, or one a moment later.
+        let is_fresh = now.wrapping_sub(self.looked.load(Ordering::Relaxed)) < FRESH;
+        if is_fresh && told == self.told.load(Ordering::Relaxed) {
             return false;
         }
-        let now = self.start.elapsed().as_micros() as u64;
-        let is_due = now.saturating_sub(self.looked.load(Ordering::Relaxed)) > FRESH;
-        if is_due {
-            self.looked.store(now, Ordering::Relaxed);
-        }
-        is_due
+        self.told.store(told, Ordering::Relaxed);
+        self.looked.store(now, Ordering::Relaxed);
+        true
     }
 
-    /// The next look is due at once.
+    /// The next look is due at once: who has been told that nobody is there does not send in vain.
     fn look_again(&self) {
-        self.progress.store(u64::MAX, Ordering::Relaxed);
+        self.looked.store(0, Ordering::Relaxed);
     }
 }
 
-/// A ring for one direction of a pipe.
+/// A ring for one direction of a pipe, of messages of this shape.
 pub(super) fn ring(shape: u64) -> io::Result<Ring> {
-    let ring = Ring::create(KIND, Room::Bytes)?;
-    // Relaxed: nobody else has it yet.
-    ring.memory().word(SHAPE).store(shape, Ordering::Relaxed);
-    Ok(ring)
+    Ring::create(KIND, shape, Room::Bytes)
 }
 
+/// As [`ring`], in an object that was received.
 pub(super) fn open_ring(object: Arc<Object>, shape: u64) -> io::Result<Ring> {
-    let ring = Ring::open(object, KIND)?;
-    // Relaxed: written before it was sent.
-    match ring.memory().word(SHAPE).load(Ordering::Relaxed) == shape {
-        true => Ok(ring),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "a pipe of other messages")),
-    }
+    Ring::open(object, KIND, shape)
 }
 
 impl End {
     pub(super) fn new(outward: Option<Ring>, inward: Option<Ring>, post: Post) -> Arc<Self> {
-        Arc::new(Self { outward, inward, post: Some(post), watch: Watch::new() })
+        Arc::new(Self { outward, inward, post: Some(post), watch: Watch::default() })
     }
 
     fn post(&self) -> Result<&Post> {
@@ -145,7 +120,7 @@ impl End {
         deadline: Deadline,
     ) -> Result<bool> {
         let (ring, post) = (self.outward()?, self.post()?);
-        if self.watch.is_due(ring.progress()) && post.is_hung_up() {
+        if self.watch.is_due(ring) && post.is_hung_up() {
             self.watch.look_again();
             return Err(nobody_reads());
         }
@@ -158,11 +133,9 @@ impl End {
                 Ok(true)
             }
             Ok(Put::Full) => Ok(false),
+            Ok(Put::TooLarge) => Err(line::too_large("the message was not sent", parts)),
             Ok(Put::Closed | Put::Over) => Err(nobody_reads()),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(nobody_reads()),
-            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-                Err(Error::new(Kind::TooLarge, "the message was not sent").with_source(error))
-            }
             Err(error) => Err(Error::memory("the message was not sent", error)),
         }
     }
@@ -190,7 +163,10 @@ impl End {
             // It is there: the ring has had it copied.
             Ok(Got::Item) => Ok(inn.message.map(|message| (message, inn.mail))),
             Ok(Got::Empty) => Ok(None),
-            Ok(Got::Closed | Got::Over) => Err(end_of_file()),
+            Ok(Got::Closed | Got::Over) => {
+                self.watch.look_again();
+                Err(end_of_file())
+            }
             Err(error) => {
                 Err(inn.refusal.unwrap_or_else(|| Error::memory("no message was received", error)))
             }
@@ -205,7 +181,31 @@ impl End {
 
     /// Whether the other side is gone, in every process.
     pub(super) fn is_alone(&self) -> bool {
-        self.post.as_ref().is_none_or(Post::is_hung_up)
+        let is_alone = self.post.as_ref().is_none_or(Post::is_hung_up);
+        if is_alone {
+            self.watch.look_again();
+        }
+        is_alone
+    }
+
+    /// Closes this end in this process, and tells who sleeps, here and there.
+    pub(super) fn close(&self) -> Result<()> {
+        let hung_up = self.post()?.hang_up();
+        hung_up.map_err(|error| Error::os("the end of the pipe could not be closed", error))?;
+        self.watch.look_again();
+        self.tell();
+        Ok(())
+    }
+
+    /// Whether this side is there has changed: who sleeps at the rings is to look.
+    fn tell(&self) {
+        if let Some(ring) = &self.outward {
+            ring.wake_all();
+        }
+        if let Some(ring) = &self.inward {
+            ring.tell_producers();
+            ring.wake_all();
+        }
     }
 
     /// How many messages are on the way to this end.
@@ -251,15 +251,11 @@ impl End {
             (Some(Handle(object)), Some(shape)) => open_ring(object, shape).map(Some),
             _ => Err(io::ErrorKind::InvalidData.into()),
         };
-        let refuse = || {
-            crate::wire::handles::refuse_decoding(
-                "what came is no such end of a pipe, or one of other messages",
-            )
-        };
-        let (out, inn) = (ring(out, outward), ring(inn, inward));
-        match (out, inn, post) {
+        match (ring(out, outward), ring(inn, inward), post) {
             (Ok(out), Ok(inn), Some(Handle(post))) => Ok(Self::new(out, inn, Post::open(post))),
-            _ => Err(refuse()),
+            _ => Err(handles::refuse_decoding(
+                "what came is no such end of a pipe, or one of other messages",
+            )),
         }
     }
 }
@@ -268,13 +264,7 @@ impl Drop for End {
     fn drop(&mut self) {
         // First the socket, then the news: whoever is woken finds that it is closed.
         drop(self.post.take());
-        if let Some(ring) = &self.outward {
-            ring.wake_all();
-        }
-        if let Some(ring) = &self.inward {
-            ring.tell_producers();
-            ring.wake_all();
-        }
+        self.tell();
     }
 }
 
@@ -331,9 +321,9 @@ impl<C: Copied> Receiving for In<'_, C> {
         Ok(())
     }
 
-    fn mail(&mut self, number: u64) -> bool {
-        self.mail = self.post.receive(number);
-        self.mail.is_some()
+    fn mail(&mut self, number: u64) -> io::Result<bool> {
+        self.mail = self.post.receive(number)?;
+        Ok(self.mail.is_some())
     }
 
     fn taking(&mut self, next: Next) -> io::Result<()> {

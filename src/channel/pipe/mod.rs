@@ -40,7 +40,8 @@ use std::marker::PhantomData;
 /// When nobody has an end any more, in any process, the other side hears of it: its reader
 /// gets what was sent and then [`is_end_of_file`](crate::Error::is_end_of_file), its writer
 /// [`is_closed`](crate::Error::is_closed). As always with pipes, this wants every process to drop
-/// the ends that it does not use; an argument is moved to the other process, unless it was cloned.
+/// the ends that it does not use; an argument is moved to the other process, unless it was cloned,
+/// and a forked child has to [`close`](PipeEnd::close) what its parent keeps.
 ///
 /// ```
 /// use multiproc::{Pipe, PipeEnd, Process};

@@ -32,6 +32,36 @@ macro_rules! ends {
             pub(super) fn of(end: Arc<End>) -> Self {
                 Self(end, PhantomData)
             }
+
+            /// Closes this end in this process, with all of its clones here, as if all were
+            /// dropped; other processes keep theirs. Python's `Connection.close`.
+            ///
+            /// It is for forked children, which inherit the ends that their parent keeps for
+            /// itself, and cannot drop them: as long as they have one, they never see that it is
+            /// gone. Elsewhere dropping does it. (A pool's worker has an end only once: closing
+            /// it closes that of its other tasks, too.)
+            ///
+            /// After that sending is an error, as if nobody read, and receiving gives what is
+            /// there, and then the end of file.
+            ///
+            /// ```
+            /// use multiproc::Pipe;
+            ///
+            /// let (sender, receiver) = Pipe::one_way()?;
+            /// let clone = sender.clone();
+            /// sender.send(1_u8)?;
+            /// clone.close()?;
+            /// assert!(sender.send(2).unwrap_err().is_closed());
+            /// assert_eq!(receiver.recv()?, 1);
+            /// assert!(receiver.recv().unwrap_err().is_end_of_file());
+            /// # Ok::<(), multiproc::Error>(())
+            /// ```
+            ///
+            /// # Errors
+            /// [`is_os`](crate::Error::is_os) if there is no file descriptor for a moment.
+            pub fn close(&self) -> Result<()> {
+                self.0.close()
+            }
         }
     };
 }
@@ -44,9 +74,8 @@ macro_rules! sends {
             /// Sends a message, and waits while the pipe is full.
             ///
             /// # Errors
-            /// [`is_closed`](crate::Error::is_closed) if nobody can receive it any more. That is
-            /// told at once when the other side has dropped its ends; when it was killed right
-            /// after it had received something, one more message may be sent in vain.
+            /// [`is_closed`](crate::Error::is_closed) if nobody can receive it any more. What
+            /// is sent within 50 us after the other side was killed may be sent in vain.
             /// [`is_encode`](crate::Error::is_encode) if it cannot be encoded,
             /// [`is_too_large`](crate::Error::is_too_large) if it has more than 8 GiB,
             /// [`is_out_of_memory`](crate::Error::is_out_of_memory) if there is no memory for it.
@@ -63,12 +92,12 @@ macro_rules! sends {
             /// As [`send`](Self::send).
             pub fn try_send(&self, message: impl Given<$message>) -> Result<bool> {
                 item::encoded(message.given(), |parts, carried| {
-                    self.0.send(parts, What::Value, &carried, line::now())
+                    self.0.send(parts, What::Value, &carried, Deadline::now())
                 })
             }
 
-            /// As [`send`](Self::send), waiting so long at most: zero is a try, centuries are for
-            /// ever.
+            /// As [`send`](Self::send), waiting for `timeout` at most. Zero means try,
+            /// [`Duration::MAX`] for ever.
             ///
             /// # Errors
             /// As [`send`](Self::send), and [`is_timeout`](crate::Error::is_timeout) if the pipe
@@ -94,6 +123,23 @@ macro_rules! sends {
                 self.0.send_all(parts, What::Raw, &Carried::new())
             }
 
+            /// As [`send_bytes`](Self::send_bytes), waiting so long at most: zero is a try,
+            /// centuries are for ever.
+            ///
+            /// # Errors
+            /// As [`send_timeout`](Self::send_timeout).
+            pub fn send_bytes_timeout(
+                &self,
+                bytes: impl AsRef<[u8]>,
+                timeout: Duration,
+            ) -> Result<()> {
+                let (parts, until) = ([bytes.as_ref(), &[]], Deadline::after(timeout));
+                match self.0.send(parts, What::Raw, &Carried::new(), until)? {
+                    true => Ok(()),
+                    false => Err(line::timeout("room in the pipe", timeout)),
+                }
+            }
+
             /// Whether nobody can receive any more what is sent here.
             #[must_use]
             pub fn is_closed(&self) -> bool {
@@ -114,7 +160,8 @@ macro_rules! receives {
             /// [`is_end_of_file`](crate::Error::is_end_of_file) if nobody can send any more, and
             /// everything was received. [`is_decode`](crate::Error::is_decode) if the message
             /// cannot be decoded; one that is raw bytes is left there for
-            /// [`recv_bytes`](Self::recv_bytes).
+            /// [`recv_bytes`](Self::recv_bytes). [`is_os`](crate::Error::is_os) if it names shared
+            /// objects and this process has too many open files: then it is still there.
             #[inline]
             pub fn recv(&self) -> Result<$message> {
                 loop {
@@ -129,11 +176,11 @@ macro_rules! receives {
             /// # Errors
             /// As [`recv`](Self::recv).
             pub fn try_recv(&self) -> Result<Option<$message>> {
-                self.recv_until(line::now())
+                self.recv_until(Deadline::now())
             }
 
-            /// As [`recv`](Self::recv), waiting so long at most: zero is a try, centuries are for
-            /// ever.
+            /// As [`recv`](Self::recv), waiting for `timeout` at most. Zero means try,
+            /// [`Duration::MAX`] for ever.
             ///
             /// # Errors
             /// As [`recv`](Self::recv), and [`is_timeout`](crate::Error::is_timeout) if nothing
@@ -166,6 +213,19 @@ macro_rules! receives {
                 }
             }
 
+            /// As [`recv_bytes`](Self::recv_bytes), waiting so long at most: zero is a try,
+            /// centuries are for ever.
+            ///
+            /// # Errors
+            /// As [`recv_bytes`](Self::recv_bytes), and [`is_timeout`](crate::Error::is_timeout) if
+            /// nothing came.
+            pub fn recv_bytes_timeout(&self, max: usize, timeout: Duration) -> Result<Vec<u8>> {
+                match self.0.recv::<Bytes>(What::Raw, max, Deadline::after(timeout))? {
+                    Some((bytes, _)) => Ok(bytes.into_vec()),
+                    None => Err(line::timeout("message", timeout)),
+                }
+            }
+
             /// As [`recv_bytes`](Self::recv_bytes), into a buffer, whose length is the maximum;
             /// returns how many bytes came.
             ///
@@ -183,8 +243,8 @@ macro_rules! receives {
                 }
             }
 
-            /// Waits until there is something to be received, be it the end of file, for so long at
-            /// most; whether there is.
+            /// Waits until there is something to be received, be it the end of file, for `timeout`
+            /// at most; whether there is. Zero means look.
             ///
             /// # Errors
             /// None today.

@@ -12,8 +12,7 @@ use std::sync::atomic::Ordering;
 pub(super) const CLOSED: u64 = 1;
 /// Somebody sleeps until the end moves on.
 const ASLEEP: u64 = 2;
-/// Somebody wants the bell to be rung when the end moves on (tail); the other side is to look
-/// whether anybody is left here (head).
+/// Somebody wants the bell to be rung when the end moves on.
 pub(super) const POLLED: u64 = 4;
 const FLAGS: u64 = CLOSED | ASLEEP | POLLED;
 
@@ -45,11 +44,6 @@ impl Position {
     pub(super) fn next(self) -> Self {
         Self { number: self.number.wrapping_add(1) & NUMBERS, ..self }
     }
-}
-
-/// A word of an end without its flags.
-pub(super) fn position_of(word: u64) -> u64 {
-    word & !FLAGS
 }
 
 /// How many items are from where one word of an end is to where another one is.
@@ -96,6 +90,7 @@ pub(super) fn advance<W: Bed>(word: &W, to: Position) -> Option<Moved> {
 /// As [`advance`], without news for those who wait, and whether closed or not: the next item will
 /// be elsewhere.
 pub(super) fn relocate<W: Bed>(word: &W, to: Position) {
+    // Relaxed, here and below: the compare-and-swap that follows orders.
     let mut was = word.load(Ordering::Relaxed);
     while let Err(now) = word.compare_exchange(was, to.pack() | was & FLAGS) {
         was = now;
@@ -127,6 +122,7 @@ pub(super) fn raise<W: Bed>(word: &W, flag: u64) -> u64 {
 /// Wakes all who sleep until the end moves on: they have to look elsewhere. One that is just about
 /// to sleep looks when it has had its nap.
 pub(super) fn wake_all<W: Bed>(word: &W) {
+    // Relaxed: who is missed looks again by the clock.
     if word.load(Ordering::Relaxed) & ASLEEP != 0 {
         word.wake(ALL);
     }

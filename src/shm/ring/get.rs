@@ -34,8 +34,8 @@ pub(crate) trait Receiving {
     /// it is, unless it is one of the large ones, which are copied without the lock.
     fn copy(&mut self, bytes: &impl CopyOut) -> io::Result<()>;
     /// Fetches what came under this number; false if it is not there any more. All lower numbers
-    /// are needed no longer.
-    fn mail(&mut self, number: u64) -> bool;
+    /// are needed no longer. An error leaves it, and the item, where they are.
+    fn mail(&mut self, number: u64) -> io::Result<bool>;
     /// This item is about to be taken; it was not, if this is called again or nothing comes. An
     /// error leaves it where it is.
     fn taking(&mut self, _item: Next) -> io::Result<()> {
@@ -54,6 +54,8 @@ pub(crate) struct Next {
     pub(crate) tag: u8,
     /// In bytes.
     pub(crate) len: u64,
+    /// Whether the last consumer died in its turn: it may have been about to take this item, too.
+    pub(crate) is_after_death: bool,
 }
 
 /// What a wait for an item found.
@@ -114,6 +116,7 @@ impl Ring {
     ) -> Found {
         let mut over = false;
         loop {
+            // Relaxed: whoever has the lock looks again.
             let head = self.head().load(Ordering::Relaxed);
             if head & CLOSED != 0 {
                 return Found::Closed;
@@ -157,24 +160,28 @@ impl Ring {
     /// Takes the item at the head; false if another consumer took it, or it was lost.
     #[inline]
     fn take<R: Receiving>(&self, turn: Turn<'_>, receiving: &mut R) -> io::Result<bool> {
+        // Acquire: the lock orders it, but that of a dead owner was not given back.
         let head = self.head().load(Ordering::Acquire);
         if head & CLOSED != 0 || self.nothing_after(head).is_some() {
             return Ok(false);
         }
         let (at, line) = self.line_at(Position::of(head))?;
         let segment = self.segment(at.generation)?;
-        receiving.taking(Next { number: at.number, tag: line.tag, len: line.len })?;
+        let (number, is_after_death) = (at.number, turn.is_after_death);
+        receiving.taking(Next { number, tag: line.tag, len: line.len, is_after_death })?;
+        if !matches!(line.content, Content::Spilled(_)) {
+            receiving.copy(&Inside::of(segment, at, &line)?)?;
+        }
+        if line.mail != 0 && !receiving.mail(line.mail)? {
+            return self.lose(at);
+        }
         let mut place = None;
+        // After the mail, because a place that is let go is not found again.
         if let Content::Spilled(seat) = line.content {
             place = self.places().take(seat, at.number, line.len);
             if place.is_none() {
                 return self.lose(at);
             }
-        } else {
-            receiving.copy(&Inside::of(segment, at, &line)?)?;
-        }
-        if line.mail != 0 && !receiving.mail(line.mail) {
-            return self.lose(at);
         }
         let Some(moved) = ends::advance(self.head(), at.next()) else {
             return Ok(false);
@@ -186,9 +193,7 @@ impl Ring {
             drop(place);
             // Who wants to put a large one may wait for the place.
             ends::wake_all(self.head());
-            copied.inspect_err(|_| {
-                self.memory.word(layout::LOST).fetch_add(1, Ordering::Relaxed);
-            })?;
+            copied.inspect_err(|_| self.count(layout::LOST, 1))?;
         }
         Ok(true)
     }
@@ -216,7 +221,7 @@ impl Ring {
     fn lose(&self, at: Position) -> io::Result<bool> {
         if let Some(moved) = ends::advance(self.head(), at.next()) {
             ends::wake(self.head(), moved);
-            self.memory.word(layout::LOST).fetch_add(1, Ordering::Relaxed);
+            self.count(layout::LOST, 1);
         }
         Ok(false)
     }
@@ -256,8 +261,10 @@ impl<'a> Inside<'a> {
         let generation = Generation(at.generation);
         let (start, len) = match line.content {
             Content::Line => {
-                let len = (line.len as usize).min(MAX_IN_LINE);
-                (generation.line(at.number) + IN_LINE, len)
+                if line.len > MAX_IN_LINE as u64 {
+                    return damaged();
+                }
+                (generation.line(at.number) + IN_LINE, line.len as usize)
             }
             Content::Bytes(offset) => {
                 let end = offset.checked_add(line.len);

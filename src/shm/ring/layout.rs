@@ -8,7 +8,7 @@ use crate::shm::memory::BODY;
 use crate::shm::seats::{SEATS, TABLE};
 
 /// The bytes of the header.
-pub(super) const HEADER: usize = 64 * 1024;
+pub(crate) const HEADER: usize = 64 * 1024;
 
 // The words of the header. What the two sides write is never on one cache line, nor on two that
 // the processor fetches together.
@@ -26,12 +26,19 @@ pub(super) const DEATHS: usize = LOST + 8;
 pub(super) const MAILS: usize = DEATHS + 8;
 /// Items that were lost because a consumer died while it copied them.
 pub(super) const LOST_IN_COPY: usize = MAILS + 8;
+/// How often consumers told the producers to look whether anybody is there. Producers look at it
+/// all the time, so nothing else is on its cache line.
+pub(super) const TOLD: usize = LOST + 128;
 /// The table of the large items.
 pub(super) const SEATS_AT: usize = 1024;
 /// The words from here to the end of the header belong to those who use the ring.
 pub(crate) const SPARE: usize = 20 * 1024;
-const _: () =
-    assert!(LOST_IN_COPY + 8 <= SEATS_AT && SEATS_AT + TABLE <= SPARE && SPARE + TABLE < HEADER);
+const _: () = assert!(
+    LOST_IN_COPY < TOLD
+        && TOLD + 128 <= SEATS_AT
+        && SEATS_AT + TABLE <= SPARE
+        && SPARE + TABLE < HEADER
+);
 
 /// The bytes of a line, which describes one item.
 pub(super) const LINE: usize = 64;
@@ -47,7 +54,7 @@ pub(super) const KEPT: u32 = 5;
 /// The largest item inside of a generation; a larger one has a place of its own.
 pub(super) const MAX_INLINE: usize = 128 * 1024;
 /// The largest item.
-pub(super) const MAX_ITEM: usize = 1 << SPILL_BITS;
+pub(crate) const MAX_ITEM: usize = 1 << SPILL_BITS;
 const SPILL_BITS: u32 = 33;
 const SPILL: usize = 1 << 43;
 /// The length of the file.

@@ -67,6 +67,7 @@ pub(super) fn is_for(segment: &Segment, at: usize, number: u64) -> bool {
 #[inline]
 pub(super) fn end_of(segment: &Segment, at: usize, number: u64) -> Option<u64> {
     let words = segment.words64(at);
+    // Relaxed: ordered by the end words.
     let end = words[END].load(Ordering::Relaxed);
     let (named, kind) = name(words);
     (named == number && (IN_LINE_KIND..=SPILLED).contains(&kind)).then_some(end)

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use get::{Got, Next, Receiving};
-pub(crate) use layout::SPARE;
+pub(crate) use layout::{HEADER, MAX_ITEM, SPARE};
 pub(crate) use put::{Put, Sending};
 
 /// How much a ring may hold.
@@ -60,22 +60,6 @@ impl Clone for Ring {
     }
 }
 
-/// How far the consumers were.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Progress(u64);
-
-impl Progress {
-    /// Whether the producers are to look whether anybody is there.
-    pub(crate) fn tells(self) -> bool {
-        self.0 & POLLED != 0
-    }
-
-    /// A word for comparison; never all ones.
-    pub(crate) fn word(self) -> u64 {
-        ends::position_of(self.0)
-    }
-}
-
 /// What happened to a ring so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -87,7 +71,7 @@ pub(crate) struct Counts {
     pub(crate) deaths: u64,
 }
 
-type Words = [AtomicU64; layout::LOST / 8];
+type Words = [AtomicU64; layout::TOLD / 8 + 1];
 
 fn damaged<T>() -> io::Result<T> {
     let what = "the shared memory of a queue is damaged: another process wrote to it";
@@ -95,22 +79,22 @@ fn damaged<T>() -> io::Result<T> {
 }
 
 impl Ring {
-    /// Makes an empty ring.
-    pub(crate) fn create(kind: Kind, room: Room) -> io::Result<Self> {
+    /// Makes an empty ring; `shape` tells rings of different items apart.
+    pub(crate) fn create(kind: Kind, shape: u64, room: Room) -> io::Result<Self> {
         let count = match room {
             Room::Items(limit) => limit,
             Room::Bytes => 0,
             Room::Unlimited => u64::MAX,
         };
         let there = Generation(0).at() + Generation(0).len();
-        let memory = Memory::create_sparse(kind, count, there, layout::FILE)?;
+        let memory = Memory::create_sparse(kind, shape, count, there, layout::FILE)?;
         Ok(Self::of(memory, room))
     }
 
     /// The handle of a ring that was received.
-    pub(crate) fn open(object: Arc<Object>, kind: Kind) -> io::Result<Self> {
+    pub(crate) fn open(object: Arc<Object>, kind: Kind, shape: u64) -> io::Result<Self> {
         let there = Generation(0).at() + Generation(0).len();
-        let memory = Memory::open_sparse(object, kind, there)?;
+        let memory = Memory::open_sparse(object, kind, shape, there)?;
         let room = match memory.count() {
             0 => Room::Bytes,
             u64::MAX => Room::Unlimited,
@@ -176,8 +160,7 @@ impl Ring {
 
     /// The number of items.
     pub(crate) fn len(&self) -> u64 {
-        let head = Position::of(self.head().load(Ordering::Acquire)).number;
-        let tail = Position::of(self.tail().load(Ordering::Acquire)).number;
+        let (head, tail) = self.numbers();
         tail.wrapping_sub(head) & ends::NUMBERS
     }
 
@@ -208,27 +191,26 @@ impl Ring {
 
     /// Whether nothing can be put any more.
     pub(crate) fn is_closed(&self) -> bool {
+        // Acquire, here and below: whoever sees the end of a ring sees what came before it.
         self.tail().load(Ordering::Acquire) & CLOSED != 0
     }
 
     /// Whether a consumer would not have to wait: for an item, or for the end.
     pub(crate) fn is_readable(&self) -> bool {
-        let closed = (self.tail().load(Ordering::Acquire) | self.head().load(Ordering::Acquire))
-            & CLOSED
-            != 0;
-        closed || !self.is_empty()
-    }
-
-    /// How far the consumers are: another one whenever they have taken something.
-    #[inline]
-    pub(crate) fn progress(&self) -> Progress {
-        // Relaxed: it is only compared.
-        Progress(self.head().load(Ordering::Relaxed))
+        self.is_closed() || self.is_over() || !self.is_empty()
     }
 
     /// Producers are to look whether anybody is there, when they next put an item.
     pub(crate) fn tell_producers(&self) {
-        ends::mark(self.head(), POLLED);
+        // Release: who finds it so finds what the caller did before.
+        self.words()[layout::TOLD / 8].fetch_add(1, Ordering::Release);
+    }
+
+    /// How often producers were told to look.
+    #[inline]
+    pub(crate) fn told(&self) -> u64 {
+        // Acquire: see above.
+        self.words()[layout::TOLD / 8].load(Ordering::Acquire)
     }
 
     /// Whoever puts the next item is to ring the bell.
@@ -239,6 +221,7 @@ impl Ring {
     /// What happened so far.
     pub(crate) fn counts(&self) -> Counts {
         self.look_for_dead(Look::Close);
+        // Relaxed: each number stands for itself.
         let count = |at| self.memory.word(at).load(Ordering::Relaxed);
         let lost_in_copy = count(layout::LOST_IN_COPY);
         let lost = count(layout::LOST).saturating_add(lost_in_copy);
@@ -247,8 +230,16 @@ impl Ring {
         Counts { put: tail, taken: head.saturating_sub(lost), lost, lost_in_copy, deaths }
     }
 
+    /// Adds to one of the counters of the header.
+    fn count(&self, at: usize, more: u64) {
+        // Relaxed: it stands for itself.
+        self.memory.word(at).fetch_add(more, Ordering::Relaxed);
+    }
+
     /// The numbers of the next item to be taken and of the next to be put, in this order.
     pub(crate) fn numbers(&self) -> (u64, u64) {
+        // Acquire: the head, the tail and what the caller reads next are read in this order, so
+        // that the tail is not before the head.
         let head = Position::of(self.head().load(Ordering::Acquire)).number;
         (head, Position::of(self.tail().load(Ordering::Acquire)).number)
     }

@@ -1,7 +1,7 @@
 //! Putting an item: room at the tail, and the step to another generation.
 
 use super::ends::{self, CLOSED, Moved, Position};
-use super::layout::{self, Generation, LAST, MAX_INLINE};
+use super::layout::{self, Generation, LAST, MAX_INLINE, MAX_ITEM};
 use super::line::{self, Content, IN_LINE, Line, MAX_IN_LINE};
 use super::spill::Place;
 use super::waiting::{Wait, Waited};
@@ -28,6 +28,8 @@ pub(crate) enum Put {
     Closed,
     /// Nobody is there to take it: [`Sending::is_over`].
     Over,
+    /// No item may have so many bytes: [`MAX_ITEM`].
+    TooLarge,
 }
 
 /// What a producer does under the put lock.
@@ -134,7 +136,11 @@ impl Ring {
         if let Some(refusal) = self.refusal() {
             return Ok(refusal);
         }
+        if parts[0].len() + parts[1].len() > MAX_ITEM {
+            return Ok(Tried::Done(Put::TooLarge));
+        }
         if place.is_none() {
+            // Relaxed: it is only compared.
             let head = self.head().load(Ordering::Relaxed);
             *place = self.places().fill(parts, self.room)?;
             if place.is_none() {
@@ -155,6 +161,7 @@ impl Ring {
     /// Why nothing can be put now, as far as can be seen without the lock.
     #[inline]
     fn refusal(&self) -> Option<Tried> {
+        // Relaxed: whoever has the lock looks again.
         let tail = self.tail().load(Ordering::Relaxed);
         if tail & CLOSED != 0 {
             return Some(Tried::Done(Put::Closed));
@@ -166,6 +173,7 @@ impl Ring {
     #[inline]
     fn limit_reached(&self, tail: Position) -> Option<u64> {
         let Room::Items(limit) = self.room else { return None };
+        // Acquire: see `look_at_head`.
         let count = |head: u64| tail.number.wrapping_sub(Position::of(head).number) & ends::NUMBERS;
         if count(self.seen_head.load(Ordering::Acquire)) < limit {
             return None;
@@ -253,6 +261,7 @@ impl Ring {
     ) -> io::Result<Result<Spot<'_>, u64>> {
         let in_line = len <= MAX_IN_LINE && !has_mail;
         let segment = self.segment(tail.generation)?;
+        // Acquire: see `look_at_head`.
         let head = self.seen_head.load(Ordering::Acquire);
         if tail.generation <= layout::KEPT
             && let Some(spot) = self.spot(segment, tail, head, len, in_line)
@@ -366,6 +375,7 @@ impl Ring {
         }
         // An old look at the head may be from an earlier visit to this generation, of which lines
         // are left: only what was put since the ring came here can have been freed here.
+        // Relaxed: under the put lock.
         let entered = self.memory.word(layout::ENTERED).load(Ordering::Relaxed);
         let is_here = head.generation == tail.generation
             && head.number.wrapping_sub(entered) & ends::NUMBERS < 1 << 55;

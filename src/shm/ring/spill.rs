@@ -32,8 +32,9 @@ fn numbered(number: u64) -> u64 {
     (number & NUMBERS) + 1
 }
 
-/// Places with at most so many bytes keep their memory ...
-const KEPT_LEN: usize = 1 << 20;
+/// Places with at most so many bytes, a mebibyte and what says how long it is, keep their
+/// memory ...
+const KEPT_LEN: usize = (1 << 20) + 64;
 /// ... if they are one of the first so many.
 const KEPT_SEATS: u32 = 16;
 
@@ -78,16 +79,12 @@ impl<'a> Places<'a> {
         Self { memory, seats: Seats::new(memory, layout::SEATS_AT) }
     }
 
-    /// A place with these bytes in it; `None` while all are taken.
+    /// A place with these bytes in it, at most [`MAX_ITEM`]; `None` while all are taken.
     ///
     /// # Errors
     /// If there is no memory for them.
     pub(super) fn fill(self, parts: [&[u8]; 2], room: Room) -> io::Result<Option<Place<'a>>> {
         let len = parts[0].len() + parts[1].len();
-        if len > MAX_ITEM {
-            let what = format!("{len} bytes are too many for one item: {MAX_ITEM} are the most");
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
-        }
         let Some(seat) = self.seats.claim(owner::me(), 0) else {
             return Ok(None);
         };
@@ -99,8 +96,7 @@ impl<'a> Places<'a> {
         let place = Place { places: self, seat, len };
         let (fd, at) = (self.memory.object().fd(), layout::spill_at(seat));
         memfd::reserve(fd, at, place.len)?;
-        memfd::write_at(fd, at, parts[0])?;
-        memfd::write_at(fd, at + parts[0].len(), parts[1])?;
+        memfd::write_both_at(fd, at, parts)?;
         Ok(Some(place))
     }
 
@@ -108,6 +104,7 @@ impl<'a> Places<'a> {
     /// a consumer died with it.
     pub(super) fn take(self, seat: u32, number: u64, len: u64) -> Option<Place<'a>> {
         let len = usize::try_from(len).ok().filter(|len| *len <= MAX_ITEM)?;
+        // Acquire, here and below: pairs with the releases of `number` and `take_back`.
         if seat >= SEATS || self.seats.state(seat).load(Ordering::Acquire) != numbered(number) {
             return None;
         }

@@ -8,7 +8,6 @@ use crate::sys::clock::Deadline;
 use crate::sys::memfd;
 use std::collections::HashMap;
 use std::thread;
-use std::time::Duration;
 
 /// Nothing beside the items.
 struct Plain;
@@ -30,15 +29,15 @@ impl Receiving for Item {
         self.0 = Some(Bytes::of(bytes)?);
         Ok(())
     }
-    fn mail(&mut self, _: u64) -> bool {
-        false
+    fn mail(&mut self, _: u64) -> io::Result<bool> {
+        Ok(false)
     }
 }
 
 const KIND: Kind = Kind::new("multiproc-test-ring");
 
 fn ring(room: Room) -> Ring {
-    Ring::create(KIND, room).expect("ring")
+    Ring::create(KIND, 0, room).expect("ring")
 }
 
 fn put(ring: &Ring, bytes: &[u8], deadline: Deadline) -> Put {
@@ -55,7 +54,7 @@ fn get(ring: &Ring, deadline: Deadline) -> Option<Vec<u8>> {
 }
 
 fn now() -> Deadline {
-    Deadline::after(Duration::ZERO)
+    Deadline::now()
 }
 
 fn pattern(seed: usize, len: usize) -> Vec<u8> {
@@ -249,6 +248,36 @@ fn who_dies_with_a_lock_blocks_nobody() {
     assert_eq!(ring.counts().deaths, 2);
 }
 
+/// Whether the item that was taken last came after a death.
+struct AfterDeath(Option<bool>);
+
+impl Receiving for AfterDeath {
+    fn copy(&mut self, _: &impl CopyOut) -> io::Result<()> {
+        Ok(())
+    }
+    fn mail(&mut self, _: u64) -> io::Result<bool> {
+        Ok(false)
+    }
+    fn taking(&mut self, item: Next) -> io::Result<()> {
+        self.0 = Some(item.is_after_death);
+        Ok(())
+    }
+}
+
+#[test]
+fn who_takes_the_turn_of_a_dead_consumer_is_told_and_the_next_one_is_not() {
+    let ring = ring(Room::Unlimited);
+    (0..3).for_each(|number| assert_eq!(put(&ring, &[number], now()), Put::Done { rings: false }));
+    let told = || {
+        let mut receiving = AfterDeath(None);
+        assert_eq!(ring.get(&mut receiving, now()).expect("get"), Got::Item);
+        receiving.0
+    };
+    assert_eq!(told(), Some(false));
+    ring.memory.word(layout::GET_LOCK).store(owner::dead::thread(), Ordering::Relaxed);
+    assert_eq!((told(), told()), (Some(true), Some(false)));
+}
+
 /// Leaves a ring as a thread does that ends between two steps with a large item.
 fn with_dead_seat(ring: &Ring, owner: u64, number: Option<u64>) {
     let large = pattern(1, MAX_INLINE + 1);
@@ -402,4 +431,19 @@ fn places_that_the_dead_have_left_are_found_by_who_only_tries() {
     let tries = (0..SEATS).find(|_| put(&ring, &large, now()) != Put::Full);
     assert!(tries.is_some(), "it is full for ever");
     assert!(get(&ring, now()).expect("the item") == large);
+}
+
+#[test]
+fn an_item_that_is_larger_than_any_may_be_is_refused_and_the_next_one_goes() {
+    // As much as that has no memory, and is never read.
+    let len = MAX_ITEM / 2 + 1;
+    let hole = memfd::create("test", len).expect("a hole");
+    let segment = Segment::open(&hole, len, false).expect("mapped");
+    // SAFETY: nobody else has the hole.
+    let half = unsafe { segment.bytes(0, len) };
+    let ring = ring(Room::Unlimited);
+    let put_all = |parts| ring.put(parts, &mut Plain, now()).expect("put");
+    assert_eq!(put_all([half, half]), Put::TooLarge);
+    assert_eq!(ring.len(), 0);
+    assert_eq!(put_all([&[1], &[]]), Put::Done { rings: false });
 }

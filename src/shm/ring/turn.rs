@@ -15,6 +15,8 @@ const TURN: Duration = Duration::from_secs(1);
 pub(super) struct Turn<'a> {
     word: &'a AtomicU64,
     me: u64,
+    /// Whether whoever had it last died in its turn.
+    pub(super) is_after_death: bool,
 }
 
 impl Drop for Turn<'_> {
@@ -29,7 +31,7 @@ impl Ring {
     pub(super) fn turn(&self, at: usize, deadline: Deadline) -> Option<Turn<'_>> {
         let (word, me) = (&self.words()[at / 8], owner::me());
         match lock::try_take(word, me) {
-            Some(None) => Some(Turn { word, me }),
+            Some(None) => Some(Turn { word, me, is_after_death: false }),
             news => self.late_turn(at, me, news, deadline),
         }
     }
@@ -49,10 +51,11 @@ impl Ring {
             // Whoever has it does not wait for anything: also a try waits for its turn.
             None => lock::take(word, me, deadline.max(Deadline::after(TURN)))?,
         };
-        let turn = Turn { word, me };
-        if news.is_some() {
-            self.memory.word(layout::DEATHS).fetch_add(1, Ordering::Relaxed);
+        let turn = Turn { word, me, is_after_death: news.is_some() };
+        if turn.is_after_death {
+            self.count(layout::DEATHS, 1);
             if at == layout::PUT_LOCK {
+                // Acquire: that of a dead owner was not given back.
                 let tail = Position::of(self.tail().load(Ordering::Acquire));
                 self.places().give_up_orphans(tail);
             }
@@ -62,14 +65,14 @@ impl Ring {
 
     /// Does something while no consumer takes an item; false if that is not possible soon.
     pub(crate) fn as_consumer(&self, run: impl FnOnce()) -> bool {
-        let turn = self.turn(layout::GET_LOCK, Deadline::after(Duration::ZERO));
+        let turn = self.turn(layout::GET_LOCK, Deadline::now());
         turn.map(|_turn| run()).is_some()
     }
 
     /// Does something while there is no item, and nobody puts or takes one; not at all if there is,
     /// or if that is not possible soon.
     pub(crate) fn while_empty(&self, run: impl FnOnce()) {
-        let now = Deadline::after(Duration::ZERO);
+        let now = Deadline::now();
         // Nobody else takes both locks.
         let turns = self
             .turn(layout::GET_LOCK, now)

@@ -49,6 +49,7 @@ impl Ring {
         if !wait.deadline.passed() {
             let pauses = patience.pause();
             while wait.spin.again() {
+                // Relaxed, here and below: it is only compared.
                 let now = end.load(Ordering::Relaxed);
                 if now != seen {
                     patience.learn(pauses, ends::distance(seen, now));
@@ -75,9 +76,10 @@ impl Ring {
     /// Gives up places of dead processes.
     pub(super) fn look_for_dead(&self, look: Look) {
         if self.places().are_used() {
+            // Acquire: read after the state of the seat that it is compared with.
             let head = || Position::of(self.head().load(Ordering::Acquire));
             while let Some(lost) = self.places().give_up_of_dead(look, head) {
-                self.memory.word(layout::LOST_IN_COPY).fetch_add(lost.into(), Ordering::Relaxed);
+                self.count(layout::LOST_IN_COPY, lost.into());
             }
         }
     }

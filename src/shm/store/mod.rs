@@ -34,8 +34,6 @@ const PUT: u64 = 280;
 const TAKEN: u64 = 288;
 const LOST: u64 = 296;
 const DEATHS: u64 = 304;
-/// What tells stores of different items apart.
-const SHAPE: u64 = 312;
 const BLOCKS: Blocks = Blocks(320);
 /// A bit for each locker: whether an item has it.
 const LOCKERS: u64 = 896;
@@ -43,6 +41,9 @@ const LOCKER_WORDS: u64 = 8;
 const JOURNAL_AT: u64 = 1024;
 const _: () = assert!(320 + blocks::WORDS <= LOCKERS && LOCKERS + 8 * LOCKER_WORDS <= JOURNAL_AT);
 const _: () = assert!(JOURNAL_AT + JOURNAL <= 1 << 14);
+
+/// The count of a store without a limit.
+const UNLIMITED: u64 = 0;
 
 /// How long a call that does not wait for items, or for room, waits for the lock: it is held for a
 /// copy of one item at most, unless its holder was stopped.
@@ -137,8 +138,8 @@ pub(crate) enum Side {
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     space: Growing,
-    /// The most items, or 0 for as many as there is memory for.
-    capacity: u64,
+    /// The most items, if there is a limit.
+    capacity: Option<u64>,
 }
 
 impl Space for Growing {
@@ -183,10 +184,11 @@ impl Drop for Locked<'_> {
 }
 
 impl Store {
-    /// Makes an empty store; `capacity` 0 is no limit.
-    pub(crate) fn create(kind: Kind, shape: u64, capacity: u64) -> io::Result<Self> {
-        let store = Self { space: Growing::create(kind, capacity)?, capacity };
-        store.space.set(SHAPE, shape)?;
+    /// Makes an empty store for so many items, or for as many as there is memory for; `shape` tells
+    /// stores of different items apart.
+    pub(crate) fn create(kind: Kind, shape: u64, capacity: Option<u64>) -> io::Result<Self> {
+        let space = Growing::create(kind, shape, capacity.unwrap_or(UNLIMITED))?;
+        let store = Self { space, capacity };
         let mut change = Change::begin(&store.space, JOURNAL_AT)?;
         BLOCKS.init(&mut change)?;
         change.keep()?;
@@ -195,11 +197,8 @@ impl Store {
 
     /// The store in an object that was received.
     pub(crate) fn open(object: Arc<Object>, kind: Kind, shape: u64) -> io::Result<Self> {
-        let space = Growing::open(object, kind)?;
-        if space.get(SHAPE)? != shape {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a queue of other items"));
-        }
-        let capacity = space.first().count();
+        let space = Growing::open(object, kind, shape)?;
+        let capacity = Some(space.first().count()).filter(|count| *count != UNLIMITED);
         Ok(Self { space, capacity })
     }
 
@@ -208,8 +207,8 @@ impl Store {
         self.space.object()
     }
 
-    /// The most items, or 0 for no limit.
-    pub(crate) fn capacity(&self) -> u64 {
+    /// The most items, if there is a limit.
+    pub(crate) fn capacity(&self) -> Option<u64> {
         self.capacity
     }
 
@@ -290,18 +289,16 @@ impl Store {
     }
 
     /// Takes the lock; `None` if that takes too long.
-    fn lock(&self, deadline: Deadline) -> io::Result<Option<Locked<'_>>> {
+    fn lock(&self, deadline: Deadline) -> Option<Locked<'_>> {
         let me = owner::me();
         let patience = match deadline.remaining() {
             None => Deadline::NEVER,
             Some(left) => Deadline::after(left.max(PATIENCE)),
         };
-        let Some(news) = lock::take(self.word(LOCK), me, patience) else {
-            return Ok(None);
-        };
+        let news = lock::take(self.word(LOCK), me, patience)?;
         let locked = Locked { store: self, me };
         self.note_death(news);
-        Ok(Some(locked))
+        Some(locked)
     }
 
     /// Puts an item, if there is room; if not, and `wait` says so, gets ready to wait for some.
@@ -312,15 +309,16 @@ impl Store {
         wait: bool,
         deadline: Deadline,
     ) -> io::Result<Outcome<(), L::Out>> {
-        let Some(locked) = self.lock(deadline)? else {
+        let Some(locked) = self.lock(deadline) else {
             return Ok(Outcome::Busy);
         };
         let mut change = locked.change()?;
         if self.state() != State::Open {
             return Ok(Outcome::Closed);
         }
+        let items = change.get(ITEMS)?;
         let full = || Ok(Outcome::Wait(wait.then(|| bell::arm(self.bell(Side::Putters)))));
-        if self.capacity != 0 && change.get(ITEMS)? >= self.capacity {
+        if self.capacity.is_some_and(|capacity| items >= capacity) {
             return full();
         }
         let path = match new.rule {
@@ -339,7 +337,7 @@ impl Store {
             Some(path) => order::insert(&mut change, ROOT, &path, place)?,
             None => order::push(&mut change, ROOT, place)?,
         }
-        change.add(ITEMS, 1)?;
+        change.set(ITEMS, items.wrapping_add(1))?;
         change.set(PUT, number)?;
         change.keep()?;
         let rung = bell::ring(self.bell(Side::Getters));
@@ -412,7 +410,7 @@ impl Store {
         wait: bool,
         deadline: Deadline,
     ) -> io::Result<Outcome<Item<L::Out>, L::Out>> {
-        let Some(locked) = self.lock(deadline)? else {
+        let Some(locked) = self.lock(deadline) else {
             return Ok(Outcome::Busy);
         };
         let mut change = locked.change()?;
@@ -474,7 +472,7 @@ impl Store {
         self.word(STATE as usize).fetch_max(state as u64, AcqRel);
         // Whoever has the lock for long, or for ever, cannot keep this from happening: the state is
         // there already, and whoever sleeps looks again by the clock.
-        let locked = self.lock(Deadline::after(Duration::ZERO))?;
+        let locked = self.lock(Deadline::now());
         if let Some(locked) = &locked
             && state == State::Over
         {
@@ -511,8 +509,8 @@ mod tests {
 
     const KIND: Kind = Kind::new("multiproc-test");
 
-    fn new(capacity: u64) -> Store {
-        Store::create(KIND, 0, capacity).expect("create")
+    fn new() -> Store {
+        Store::create(KIND, 0, None).expect("create")
     }
 
     /// No lockers.
@@ -545,7 +543,7 @@ mod tests {
 
     #[test]
     fn items_of_all_sizes_come_back_as_they_went() {
-        let store = new(0);
+        let store = new();
         let other = Store::open(store.object().clone(), KIND, 0).expect("open");
         let item = |len: usize| (0..len).map(|at| (at % 251) as u8).collect::<Vec<_>>();
         let lens = [0, 1, 24, 25, 100, 4000, 4096, 60_000, 1 << 16, 1 << 20, (5 << 20) + 3];
@@ -561,7 +559,7 @@ mod tests {
 
     #[test]
     fn what_large_items_needed_goes_back_when_they_are_taken() {
-        let store = new(0);
+        let store = new();
         for _ in 0..3 {
             put(&store, &vec![1; 16 << 20]);
         }
@@ -572,7 +570,7 @@ mod tests {
 
     #[test]
     fn the_memory_of_small_items_is_used_again() {
-        let store = new(0);
+        let store = new();
         for _ in 0..1000 {
             for len in [10, 100, 10_000] {
                 put(&store, &vec![2; len]);
@@ -584,7 +582,7 @@ mod tests {
 
     #[test]
     fn whoever_finds_the_lock_of_a_dead_one_undoes_what_it_did() {
-        let store = new(0);
+        let store = new();
         put(&store, b"one");
         let before = (store.len(), store.count(PUT));
         let mut change = Change::begin(&store.space, JOURNAL_AT).expect("begin");
@@ -603,7 +601,7 @@ mod tests {
 
     #[test]
     fn a_length_that_lies_is_an_error() {
-        let store = new(0);
+        let store = new();
         put(&store, b"one");
         let root = Place::of(store.count(ROOT)).expect("a place").expect("an item");
         for lie in [17, 1 << 19, 1 << 30, u64::MAX] {
