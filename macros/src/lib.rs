@@ -39,22 +39,22 @@ pub fn task(attribute: TokenStream, item: TokenStream) -> TokenStream {
 /// Writes a proxy for a type of one's own, so that a
 /// [`Manager`](../multiproc/struct.Manager.html)'s server can hold objects of it.
 ///
-/// The attribute stands on the `impl` block with the type's methods, which stay as they are. It adds
-/// a type named like this one with `Proxy` after it, or as `proxy = Name` says: a handle with the
-/// same methods, each of which calls the object in the server and returns what that returns in a
-/// [`multiproc::Result`](../multiproc/type.Result.html). Public methods with `&self` run beside each
-/// other, those with `&mut self` alone. A public function that returns `Self` is a constructor; the
-/// proxy's has the manager in front. One that returns a `Result<Self, E>` (or an alias of that) may
-/// fail: the proxy's returns a `Result` of the proxy, or the `E`, in that of the call, and after an
-/// `E` there is no object. Whatever is not `pub` does not exist for clients.
+/// The attribute stands on the `impl` block with the type's methods, which stay as they are. It
+/// adds a type named like this one with `Proxy` after it, or as `proxy = Name` says: a handle with
+/// the same methods, each of which calls the object in the server and returns what that returns in
+/// a [`multiproc::Result`](../multiproc/type.Result.html). Public methods with `&self` run beside
+/// each other, those with `&mut self` alone. A public function that returns `Self` is a
+/// constructor; the proxy's has the manager in front. One that returns a `Result<Self, E>` (or an
+/// alias of that) may fail: the proxy's returns a `Result` of the proxy, or the `E`, in that of the
+/// call, and after an `E` there is no object. Whatever is not `pub` does not exist for clients.
 ///
 /// Arguments and values travel, so they are [`Data`](../multiproc/trait.Data.html); the type itself
 /// does not, so it can have anything in it that threads can share. An `Err` of a method is a value
 /// like any other. A panic is an error of the call, and leaves the object as it is then.
 ///
-/// A method may have proxies of other objects and call them. If methods of several objects call each
-/// other's in a circle, so that they would wait for each other, one of the calls is an error that
-/// says so; see [`Proxy`](../multiproc/manager/struct.Proxy.html) for what is not found out.
+/// A method may have proxies of other objects and call them. If methods of several objects call
+/// each other's in a circle, so that they would wait for each other, one of the calls is an error
+/// that says so; see [`Proxy`](../multiproc/manager/struct.Proxy.html) for what is not found out.
 ///
 /// ```
 /// use multiproc::{Manager, Process};

@@ -15,9 +15,9 @@ proxy_type! {
     /// Keys are looked up by what is borrowed from them, too ([`Lookup`](super::Lookup)):
     /// `dict.get("key")` for a `Dict<String, _>`. What is inserted is owned, as in a `HashMap`. (A
     /// dictionary of `&str`s cannot be: the compiler says that `&str` must implement `Deserialize`.
-    /// Insert `"key".to_owned()`.) What [`get`](Dict::get) returns is a copy, and changing it changes
-    /// nothing in the server. Reading, changing and writing back in two calls would lose what
-    /// others do between them; [`update`](Dict::update) and
+    /// Insert `"key".to_owned()`.) What [`get`](Dict::get) returns is a copy, and changing it
+    /// changes nothing in the server. Reading, changing and writing back in two calls would lose
+    /// what others do between them; [`update`](Dict::update) and
     /// [`modify_or_insert`](Dict::modify_or_insert) are one call each. A value may itself be a
     /// proxy.
     ///

@@ -262,8 +262,8 @@ impl Manager {
         self.hold(move |(argument,): (A,)| Ok(constructor(argument)), (&argument,))
     }
 
-    /// As [`create`](Manager::create), with a constructor that may fail: its `Err` comes back as the
-    /// inner one, and there is no object then.
+    /// As [`create`](Manager::create), with a constructor that may fail: its `Err` comes back as
+    /// the inner one, and there is no object then.
     ///
     /// ```
     /// use multiproc::Manager;

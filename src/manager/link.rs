@@ -246,8 +246,8 @@ impl Link {
         match target.is_some_and(|target| entry::holds(&target)) {
             true => Err(Error::invalid(
                 "a function that runs on an object of the manager called the same object through a \
-                 proxy, or through another object, and would wait for itself: use what the function \
-                 is given",
+                 proxy, or through another object, and would wait for itself: use what the \
+                 function is given",
             )),
             false => Ok(()),
         }

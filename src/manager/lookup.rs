@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// `String`, `[T]` and arrays for a `Vec<T>`, `Path` for a `PathBuf`, `OsStr` for an `OsString`.
 /// There is nothing to implement.
 ///
-/// (As [`Borrow`](std::borrow::Borrow) in the methods of [`HashMap`](std::collections::HashMap). But
-/// a key travels as what it is, so one that is borrowed becomes one that is owned first.)
+/// (As [`Borrow`](std::borrow::Borrow) in the methods of [`HashMap`](std::collections::HashMap).
+/// But a key travels as what it is, so one that is borrowed becomes one that is owned first.)
 ///
 /// ```
 /// use multiproc::Manager;

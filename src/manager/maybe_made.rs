@@ -1,7 +1,7 @@
 //! `MaybeMade`.
 
-/// What a constructor returns that may fail. The attribute `managed` sees an alias of a `Result` and
-/// not what the error is.
+/// What a constructor returns that may fail. The attribute `managed` sees an alias of a `Result`
+/// and not what the error is.
 #[doc(hidden)]
 pub trait MaybeMade {
     /// Why there is no object.

@@ -35,10 +35,10 @@
 //! # Limits
 //!
 //! A call may name at most 224 shared objects, and a proxy is one: a list of more proxies cannot be
-//! copied as a whole, but item by item. An object that holds a proxy of itself (a dictionary that was
-//! put into itself), or two that hold proxies of each other, keep each other until the manager is
-//! shut down: take the proxy out again, or keep it outside of the server. If the program is built with `panic = "abort"`, a panic in a
-//! method ends the server.
+//! copied as a whole, but item by item. An object that holds a proxy of itself (a dictionary that
+//! was put into itself), or two that hold proxies of each other, keep each other until the manager
+//! is shut down: take the proxy out again, or keep it outside of the server. If the program is
+//! built with `panic = "abort"`, a panic in a method ends the server.
 
 mod array;
 mod async_result;

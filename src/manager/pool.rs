@@ -44,8 +44,8 @@ impl Manager {
         self.hold_raw(make, (&workers,)).map(Pool)
     }
 
-    /// Makes a pool with settings of its own: `settings`, a function item or a closure that captures
-    /// nothing, is called in the server with `argument`. (Python: the arguments of
+    /// Makes a pool with settings of its own: `settings`, a function item or a closure that
+    /// captures nothing, is called in the server with `argument`. (Python: the arguments of
     /// `Manager().Pool`.)
     ///
     /// ```

@@ -49,9 +49,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 pub(super) const SMALL: usize = 64;
 
 /// What to do about a server of another build.
-const REMEDY: &str = "a manager and its clients must be the same build of the same program, because \
-                      methods are named by where they are in it; run copies of one executable file \
-                      at both ends, and restart what still runs an old one";
+const REMEDY: &str = "a manager and its clients must be the same build of the same program, \
+                      because methods are named by where they are in it; run copies of one \
+                      executable file at both ends, and restart what still runs an old one";
 
 /// What both sides must agree upon: methods are named by where they are in the executable.
 pub(super) fn service() -> String {
