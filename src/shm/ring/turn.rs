@@ -11,17 +11,17 @@ use std::time::Duration;
 /// How long somebody who only tries waits for a lock that is never held for long.
 const TURN: Duration = Duration::from_secs(1);
 
-/// One of the locks is held.
+/// One of the locks is held, by this thread. Two words, so that it is returned in registers: a third
+/// one made every item a fifth dearer.
 pub(super) struct Turn<'a> {
     word: &'a AtomicU64,
-    me: u64,
     /// Whether whoever had it last died in its turn.
     pub(super) is_after_death: bool,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        lock::give_back(self.word, self.me);
+        lock::give_back(self.word, owner::me());
     }
 }
 
@@ -31,7 +31,7 @@ impl Ring {
     pub(super) fn turn(&self, at: usize, deadline: Deadline) -> Option<Turn<'_>> {
         let (word, me) = (&self.words()[at / 8], owner::me());
         match lock::try_take(word, me) {
-            Some(None) => Some(Turn { word, me, is_after_death: false }),
+            Some(None) => Some(Turn { word, is_after_death: false }),
             news => self.late_turn(at, me, news, deadline),
         }
     }
@@ -51,7 +51,7 @@ impl Ring {
             // Whoever has it does not wait for anything: also a try waits for its turn.
             None => lock::take(word, me, deadline.max(Deadline::after(TURN)))?,
         };
-        let turn = Turn { word, me, is_after_death: news.is_some() };
+        let turn = Turn { word, is_after_death: news.is_some() };
         if turn.is_after_death {
             self.count(layout::DEATHS, 1);
             if at == layout::PUT_LOCK {
