@@ -288,3 +288,22 @@ impl MapAddr for NonNull<libc::c_void> {
         self.map_addr(|old| NonZeroUsize::new(address).unwrap_or(old))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The flags that the kernel has for the mapping at this address.
+    fn flags_at(start: usize) -> String {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").expect("smaps");
+        let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&format!("{start:x}-")));
+        lines.find_map(|line| line.strip_prefix("VmFlags:")).expect("flags").to_owned()
+    }
+
+    #[test]
+    fn shared_memory_is_not_in_a_core_dump() {
+        let fd = super::super::memfd::create("test", 1 << 16).expect("memfd");
+        let mapping = Mapping::read_only(&fd, 1 << 16, Inherit::Yes).expect("mapping");
+        assert!(flags_at(mapping.start().addr().get()).split(' ').any(|flag| flag == "dd"));
+    }
+}
