@@ -12,7 +12,7 @@ proxy_type! {
     /// A hash map that a [`Manager`]'s server holds: Python's `Manager().dict()`, with the methods
     /// of [`HashMap`].
     ///
-    /// Keys are looked up by what is borrowed from them, too ([`Lookup`](super::Lookup)):
+    /// Keys are looked up by what is borrowed from them, too ([`Lookup`]):
     /// `dict.get("key")` for a `Dict<String, _>`. What is inserted is owned, as in a `HashMap`. (A
     /// dictionary of `&str`s cannot be: the compiler says that `&str` must implement `Deserialize`.
     /// Insert `"key".to_owned()`.) What [`get`](Dict::get) returns is a copy, and changing it

@@ -11,7 +11,7 @@ use std::hash::Hash;
 proxy_type! {
     /// A hash set that a [`Manager`]'s server holds, with the methods of [`HashSet`].
     ///
-    /// Items are looked up by what is borrowed from them, too ([`Lookup`](super::Lookup)):
+    /// Items are looked up by what is borrowed from them, too ([`Lookup`]):
     /// `set.contains("item")` for a `Set<String>`. What is inserted is owned, as in a `HashSet`.
     ///
     /// ```
