@@ -6,7 +6,10 @@ use common::sync::{finish, in_time, start};
 use common::watchdog;
 use multiproc::manager::Proxy;
 use multiproc::{Error, Event, Manager};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// Counts, and may call another one.
 #[derive(Default)]
@@ -141,4 +144,50 @@ fn who_waits_for_an_object_that_is_only_busy_gets_it() {
     holder.join().unwrap().unwrap();
     assert_eq!(in_time(|| waiter.join()).unwrap().unwrap().unwrap(), 1);
     assert_eq!(in_time(|| other.join()).unwrap().unwrap(), 1);
+}
+
+/// Is looked at without end: each look lasts until the next one has begun.
+#[derive(Default)]
+struct Sight {
+    looks: Mutex<u64>,
+    begun: Condvar,
+    changes: u64,
+}
+
+fn look_until_the_next(sight: &Sight, (): ()) {
+    let mut looks = sight.looks.lock().expect("no panic");
+    *looks += 1;
+    sight.begun.notify_all();
+    let mine = *looks;
+    // Or until none can begin any more.
+    let patience = Duration::from_millis(200);
+    drop(sight.begun.wait_timeout_while(looks, patience, |looks| *looks == mine));
+}
+
+fn change_sight(sight: &mut Sight, (): ()) -> u64 {
+    sight.changes += 1;
+    sight.changes
+}
+
+#[test]
+fn a_function_that_calls_an_object_that_is_looked_at_all_the_time_comes_to_its_turn() {
+    let (manager, nodes) = nodes(1);
+    let sight = manager.create(|()| Sight::default(), ()).unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let looking: Vec<_> = (0..4)
+        .map(|_| {
+            let (sight, is_over) = (sight.clone(), is_over.clone());
+            thread::spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    sight.with(look_until_the_next, ()).unwrap();
+                }
+            })
+        })
+        .collect();
+    let change = |_: &mut Node, sight: Proxy<Sight>| sight.with_mut(change_sight, ());
+    for times in 1..=3 {
+        assert_eq!(nodes[0].with_mut(change, sight.clone()).unwrap().unwrap(), times);
+    }
+    is_over.store(true, Ordering::Relaxed);
+    looking.into_iter().for_each(|looking| in_time(|| looking.join()).unwrap());
 }

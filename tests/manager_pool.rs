@@ -61,6 +61,36 @@ fn a_lazy_map_gives_results_in_order_and_an_error_is_that_of_its_item() {
     wait_until("the map has gone", || manager.objects().unwrap() == 1);
 }
 
+/// A result whose decoding panics, if it is odd.
+#[derive(Debug, Serialize)]
+struct Fragile(u32);
+
+impl<'de> Deserialize<'de> for Fragile {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(from)?;
+        assert!(number.is_multiple_of(2), "an odd number");
+        Ok(Self(number))
+    }
+}
+
+#[test]
+fn a_result_whose_decoding_panics_is_an_error_of_a_lazy_map_and_no_other_one_is_lost() {
+    let manager = manager();
+    let pool = manager.pool(2).unwrap();
+    for is_ordered in [true, false] {
+        let map = match is_ordered {
+            true => pool.imap(Fragile, 0..100).unwrap().window(40),
+            false => pool.imap_unordered(Fragile, 0..100).unwrap().window(40),
+        };
+        let results: Vec<_> = in_time(|| map.collect());
+        let mut numbers: Vec<u32> = results.iter().flatten().map(|fragile| fragile.0).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..100).step_by(2).collect::<Vec<_>>());
+        let errors: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+        assert!(errors.len() == 50 && errors.iter().all(|error| error.is_panic()), "{errors:?}");
+    }
+}
+
 #[test]
 fn the_input_of_a_lazy_map_is_read_no_further_than_its_window() {
     let manager = manager();

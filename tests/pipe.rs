@@ -359,6 +359,23 @@ fn a_message_may_use_its_own_pipe_while_it_is_encoded_and_decoded() {
     assert_eq!(receiver.try_recv().expect("open"), None);
 }
 
+fn send_two(sender: PipeSender<u8>) -> bool {
+    sender.send(2).is_ok()
+}
+
+#[test]
+fn an_end_that_is_closed_is_gone_from_the_workers_that_were_sent_it() {
+    watchdog();
+    let pool = Pool::builder().workers(1).build().expect("pool");
+    let (sender, receiver) = Pipe::one_way().expect("pipe");
+    assert!(pool.apply(send_two, (sender.clone(),)).expect("apply"));
+    // The worker keeps it for the next task.
+    sender.close().expect("a descriptor");
+    assert_eq!(in_time(|| receiver.recv()).expect("it was sent"), 2);
+    assert!(in_time(|| receiver.recv()).expect_err("closed").is_end_of_file());
+    assert!(!pool.apply(send_two, (sender.clone(),)).expect("apply"), "the end that is closed");
+}
+
 fn nothing(end: PipeEnd<u8>) {
     drop(end);
 }

@@ -111,7 +111,8 @@ fn acquire<G>(
     });
     match held.is_empty() {
         true => Ok(wait().unwrap_or_else(PoisonError::into_inner)),
-        false => Waiting { held, wanted }.until(attempt),
+        false => Waiting { held, wanted }
+            .until(attempt, || wait().unwrap_or_else(PoisonError::into_inner)),
     }
 }
 
@@ -132,9 +133,27 @@ fn all_waiting() -> MutexGuard<'static, Vec<Arc<Waiting>>> {
 /// The first pause between two looks, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(16));
 
+/// Whoever has this waits in the lock that it wants. One at a time: in a circle are two at least, so
+/// that there always is another one that looks, and leaves it.
+static PATIENT: Mutex<()> = Mutex::new(());
+
+/// Whether this thread may wait in a lock, as long as what is returned is there.
+fn try_patience() -> Option<MutexGuard<'static, ()>> {
+    match PATIENT.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
 impl Waiting {
-    /// Tries again until the lock is there, or it is clear that it never will be.
-    fn until<G>(self, mut attempt: impl FnMut() -> Option<G>) -> Result<G> {
+    /// Tries again until the lock is there, or it is clear that it never will be. `wait` gets it
+    /// in the end where `attempt` would not: from functions that only look, and always overlap.
+    fn until<G>(
+        self,
+        mut attempt: impl FnMut() -> Option<G>,
+        wait: impl FnOnce() -> G,
+    ) -> Result<G> {
         let place = Place::of(self);
         let (mut pause, longest) = PAUSES;
         let mut was_in_circle = false;
@@ -151,6 +170,12 @@ impl Waiting {
                      through proxies, and would wait for each other for ever: call from outside of \
                      them, or always in the same order",
                 ));
+            }
+            if pause == longest
+                && !is_in_circle
+                && let Some(_patience) = try_patience()
+            {
+                return Ok(wait());
             }
             was_in_circle = is_in_circle;
             pause = (2 * pause).min(longest);

@@ -2,9 +2,10 @@ use super::batch::Batch;
 use super::engine::Engine;
 use super::task::{self, Objects, Outcome, Part, Sink, Task};
 use crate::codec::{items, naming};
-use crate::entry::FrameEntry;
+use crate::entry::{FrameEntry, catch};
 use crate::shm::results::MAX_ITEMS;
 use crate::sys::clock::Deadline;
+use crate::wire::control::Failure;
 use crate::wire::handles::{Carried, MAX_HANDLES};
 use crate::{Data, Error, Result};
 use std::collections::VecDeque;
@@ -19,8 +20,8 @@ const WINDOW_PER_WORKER: usize = 4;
 /// [`Pool::imap_unordered`](crate::Pool::imap_unordered).
 ///
 /// The input is read only as results are taken, and never further ahead than the window. Each item
-/// is a [`Result`]: an error of one does not end the others. Dropping the iterator cancels what
-/// has not begun.
+/// is a [`Result`]: an error of one, or a panic while it is decoded, does not end the others.
+/// Dropping the iterator cancels what has not begun.
 #[must_use = "nothing runs until results are asked for"]
 pub struct Imap<I, R> {
     engine: Arc<Engine>,
@@ -181,7 +182,7 @@ impl<I, R: Data> Imap<I, R> {
             return false;
         }
         let ready = &mut self.ready;
-        let mut decode = |part: &Part| part.decode_into(|result| ready.push_back(result));
+        let mut decode = |part: &Part| unpack(part, ready);
         match &mut self.order {
             Order::Input(batches) => {
                 let Some(batch) = batches.front() else { return false };
@@ -205,6 +206,17 @@ impl<I, R: Data> Imap<I, R> {
             }
         }
         true
+    }
+}
+
+/// Decodes the results of a part. Where that panics, the panic is the result: if one were missing,
+/// somebody would wait for it.
+fn unpack<R: Data>(part: &Part, ready: &mut VecDeque<Result<R>>) {
+    let whole = ready.len() + part.count as usize;
+    let decoded = catch(|| part.decode_into(|result| ready.push_back(result)));
+    if let Err(Failure::Panicked(info)) = decoded {
+        let error = Error::panicked(info);
+        ready.resize_with(whole.max(ready.len()), || Err(error.clone()));
     }
 }
 

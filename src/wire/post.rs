@@ -135,9 +135,12 @@ impl Post {
         }
     }
 
-    /// Closes this end, as far as this process is concerned.
+    /// Closes this end, as far as this process is concerned. Workers keep what they were sent until
+    /// it is dropped here: this is as good as that.
     pub(crate) fn hang_up(&self) -> io::Result<()> {
-        fd::hang_up(self.fd())
+        fd::hang_up(self.fd())?;
+        self.0.forget_elsewhere();
+        Ok(())
     }
 
     /// Whether nobody has the other end any more.
